@@ -1,0 +1,147 @@
+package action
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/flakeship/flakeship/internal/handoff"
+)
+
+// MaxOutput is the longest value an output may have, in bytes. Runners with a line limit of 64 KiB lose a longer one
+// silently, and every later output with it.
+const MaxOutput = 60_000
+
+// checkWritable finds out before any work whether the results can be written.
+func (e *Env) checkWritable() []error {
+	var problems []error
+	if path := e.Getenv("GITHUB_OUTPUT"); path != "" {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("the runner's output file cannot be written: %w", err))
+		} else {
+			f.Close()
+		}
+	}
+	if out := e.values["out"]; out != "" {
+		if info, err := os.Stat(out); err == nil && info.IsDir() {
+			return append(problems, fmt.Errorf("input out is %q: a folder, not a file", out))
+		}
+		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+			return append(problems, fmt.Errorf("input out is %q: %w", out, err))
+		}
+		probe, err := os.CreateTemp(filepath.Dir(out), ".flakeship-*")
+		if err != nil {
+			return append(problems, fmt.Errorf("input out is %q: the folder cannot be written: %w", out, err))
+		}
+		probe.Close()
+		os.Remove(probe.Name())
+	}
+	return problems
+}
+
+// SetOutput gives value to later steps, or prints name=value when there is no runner. A value over MaxOutput is left out
+// with a warning: all of it is in the hand-over file as well.
+func (e *Env) SetOutput(name, value string) error {
+	if !e.spec.hasOutput(name) {
+		panic("action: output " + name + " is not declared")
+	}
+	if len(value) > MaxOutput {
+		e.Warnf("output %s is left out: it has %d bytes, runners take %d; read it from the hand-over file", name, len(value), MaxOutput)
+		return nil
+	}
+	if !e.runner {
+		if strings.Contains(value, "\n") {
+			return fmt.Errorf("output %s has more than one line", name)
+		}
+		_, err := fmt.Fprintf(e.Stdout, "%s=%s\n", name, value)
+		return err
+	}
+	return appendFile(e.Getenv("GITHUB_OUTPUT"), fileCommand(name, value))
+}
+
+// SetOutputJSON is SetOutput for anything but text.
+func (e *Env) SetOutputJSON(name string, value any) error {
+	b, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("output %s: %w", name, err)
+	}
+	return e.SetOutput(name, string(b))
+}
+
+// fileCommand is the text that sets name to value in a runner's output file. The delimiter is new and random each time: a
+// fixed one, as the SDK has, can be written into the value to end it early and set other outputs.
+func fileCommand(name, value string) string {
+	delimiter := "flakeship-" + rand.Text()
+	return name + "<<" + delimiter + "\n" + value + "\n" + delimiter + "\n"
+}
+
+// WriteResult writes the hand-over document and the two outputs that carry it: its path and, when short enough, its text.
+// It returns the path.
+func (e *Env) WriteResult(d handoff.Document) (string, error) {
+	text, err := handoff.Seal(d)
+	if err != nil {
+		return "", err
+	}
+	var head handoff.Header
+	if err := json.Unmarshal(text, &head); err != nil {
+		return "", err
+	}
+	path := e.values["out"]
+	if path == "" {
+		// Named by content, so that two steps of one job never share a file.
+		path = filepath.Join(e.tempDir(), "flakeship", fmt.Sprintf("%s-%.12s.json", head.Kind, strings.TrimPrefix(head.Digest, "sha256:")))
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return "", err
+	}
+	if _, err := handoff.WriteFile(path, d); err != nil {
+		return "", err
+	}
+	name := string(head.Kind)
+	if err := e.SetOutput(name, path); err != nil {
+		return path, err
+	}
+	if len(text) > MaxOutput {
+		e.Infof("%s-json is left out: %d bytes; pass the file %s on", name, len(text), name)
+		return path, nil
+	}
+	return path, e.SetOutput(name+"-json", string(text))
+}
+
+func (e *Env) tempDir() string {
+	if dir := e.Getenv("RUNNER_TEMP"); dir != "" {
+		return dir
+	}
+	return os.TempDir()
+}
+
+// Summary adds Markdown to the step's summary; without a runner that has one it does nothing. Text from outside goes
+// through Cell. A summary that cannot be written is worth a warning, not a failed step.
+func (e *Env) Summary(markdown string) {
+	if path := e.Getenv("GITHUB_STEP_SUMMARY"); path != "" {
+		if err := appendFile(path, markdown); err != nil {
+			e.Warnf("step summary: %v", err)
+		}
+	}
+}
+
+// Cell escapes text for a table cell of the step summary.
+func Cell(text string) string {
+	return cell.Replace(clean(oneLine(text)))
+}
+
+var cell = strings.NewReplacer("|", `\|`, "`", "'", "<", "&lt;", ">", "&gt;", "[", `\[`, "]", `\]`, "*", `\*`, "_", `\_`, "!", `\!`, "@", "&#64;", "#", "&#35;")
+
+func appendFile(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}

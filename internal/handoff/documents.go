@@ -1,0 +1,233 @@
+package handoff
+
+// Family is how a Nix library writes its images to disk.
+type Family string
+
+const (
+	DockerArchive Family = "docker-archive" // dockerTools.buildImage, buildLayeredImage: a tar, plain or compressed
+	Stream        Family = "stream"         // dockerTools.streamLayeredImage: a script that prints such a tar
+	Nix2Container Family = "nix2container"  // nix2container.buildImage: JSON that lists layers by store path
+)
+
+// State is a Plan's verdict on one image.
+type State string
+
+const (
+	StatePushed    State = "pushed"    // the registry has the image's tag: nothing to build, nothing to push
+	StateCached    State = "cached"    // a cache serves the output and its closure, signed by a trusted key: push, no build
+	StateMissing   State = "missing"   // every cache was asked and none has it: build and push
+	StatePartial   State = "partial"   // the output is there, a reference of it is not: build
+	StateUntrusted State = "untrusted" // there, but no trusted key signed it: build
+	StateUnknown   State = "unknown"   // content-addressed, the output path is not known before the build: build
+	StateError     State = "error"     // a cache, the registry or the evaluation failed: an error is never an answer
+)
+
+// NeedsBuild says whether nix-build-images builds an image of this state; an error counts only under on-cache-error=build.
+func (s State) NeedsBuild() bool {
+	switch s {
+	case StateMissing, StatePartial, StateUntrusted, StateUnknown:
+		return true
+	}
+	return false
+}
+
+// Plan is what is to be done for each image of one commit, and why. Written by nix-cache-check.
+type Plan struct {
+	Header
+	Flake        Flake          `json:"flake"`
+	NixVersion   string         `json:"nixVersion"`
+	Substituters []string       `json:"substituters"`       // caches asked, in order
+	Registry     string         `json:"registry,omitempty"` // prefix the tags were looked up under; empty: the registry was not asked
+	Images       []PlannedImage `json:"images"`             // sorted by name, then system
+}
+
+func (*Plan) kind() Kind { return KindPlan }
+
+// Flake is the source that was evaluated.
+type Flake struct {
+	Ref    string `json:"ref"`              // as the user gave it
+	Locked string `json:"locked,omitempty"` // the same source, pinned; empty for a dirty tree
+	Dirty  bool   `json:"dirty,omitempty"`  // built from uncommitted files
+}
+
+// PlannedImage is one image derivation and the verdict on it.
+type PlannedImage struct {
+	Name     string `json:"name"`               // imageName: the repository below the registry prefix; unique per system
+	Tag      string `json:"tag"`                // the Nix hash: identifies the content
+	ImageTag string `json:"imageTag,omitempty"` // the tag written in the flake, when it is not the Nix hash
+	Attr     string `json:"attr"`               // e.g. packages.x86_64-linux.api
+	System   string `json:"system"`             // Nix's, e.g. x86_64-linux
+	Family   Family `json:"family"`
+	DrvPath  string `json:"drvPath"`
+	OutPath  string `json:"outPath,omitempty"` // empty when not known before the build
+
+	State    State         `json:"state"`
+	Reason   string        `json:"reason"`             // one sentence: what was seen that makes this the state
+	Build    bool          `json:"build"`              // nix-build-images builds it
+	Push     bool          `json:"push"`               // push-images sends it
+	Cache    string        `json:"cache,omitempty"`    // the cache that serves it
+	Digest   string        `json:"digest,omitempty"`   // of the manifest the registry has at the tag
+	Caches   []CacheAnswer `json:"caches,omitempty"`   // what each cache said, in the order they were asked
+	NarSize  int64         `json:"narSize,omitempty"`  // bytes of the output's NAR, when a cache knows it
+	Download int64         `json:"download,omitempty"` // bytes of the closure's compressed NARs, when cached
+}
+
+// CacheAnswer is what one cache said about one image.
+type CacheAnswer struct {
+	Cache  string `json:"cache"`
+	State  State  `json:"state"` // cached, missing, partial, untrusted or error
+	Detail string `json:"detail,omitempty"`
+}
+
+// BuildState is what became of one image in nix-build-images.
+type BuildState string
+
+const (
+	BuildBuilt       BuildState = "built"       // Nix built it, or had built it on this machine before
+	BuildSubstituted BuildState = "substituted" // fetched from a cache
+	BuildSkipped     BuildState = "skipped"     // the registry has it already: nothing was built or fetched
+	BuildFailed      BuildState = "failed"
+)
+
+// BuildResult is what nix-build-images made: where each image is on this machine.
+type BuildResult struct {
+	Header
+	Store  Store        `json:"store"`
+	CopyTo string       `json:"copyTo,omitempty"` // cache the closures were copied to, without credentials
+	Images []BuiltImage `json:"images"`           // sorted by name, then system
+}
+
+func (*BuildResult) kind() Kind { return KindBuildResult }
+
+// Store says where store paths are found on disk.
+type Store struct {
+	Dir  string `json:"dir"`            // logical: /nix/store
+	Root string `json:"root,omitempty"` // prefix of the physical path, for a chroot store; empty: none
+}
+
+// BuiltImage is one image after the build.
+type BuiltImage struct {
+	Name     string     `json:"name"`
+	Tag      string     `json:"tag"`
+	ImageTag string     `json:"imageTag,omitempty"`
+	Attr     string     `json:"attr"`
+	System   string     `json:"system"`
+	Family   Family     `json:"family"`
+	DrvPath  string     `json:"drvPath,omitempty"`
+	OutPath  string     `json:"outPath,omitempty"`
+	State    BuildState `json:"state"`
+	Digest   string     `json:"digest,omitempty"` // of the manifest the registry has at the tag, when skipped
+	Copied   bool       `json:"copied,omitempty"` // the closure is in copyTo and was seen there, signed
+	Failure  *Failure   `json:"failure,omitempty"`
+}
+
+// Failure says why an image could not be built.
+type Failure struct {
+	Derivation string   `json:"derivation"` // the one that failed: the image's own or one it depends on
+	Reason     string   `json:"reason"`
+	Log        []string `json:"log,omitempty"` // last lines
+}
+
+// PushState is what became of one image in push-images.
+type PushState string
+
+const (
+	PushUploaded  PushState = "uploaded"  // the manifest was written
+	PushUnchanged PushState = "unchanged" // the registry had this image at this tag
+	PushFailed    PushState = "failed"
+)
+
+// PushResult is what the registry has now. Written by push-images.
+type PushResult struct {
+	Header
+	Registry string        `json:"registry"` // prefix, e.g. registry.example.org/team
+	Complete bool          `json:"complete"` // every image of the build results is in the registry
+	Images   []PushedImage `json:"images"`   // sorted by name
+}
+
+func (*PushResult) kind() Kind { return KindPushResult }
+
+// PushedImage is one repository after the push.
+type PushedImage struct {
+	Name       string    `json:"name"`
+	Repository string    `json:"repository"` // registry prefix and name, e.g. registry.example.org/team/api
+	Tag        string    `json:"tag"`        // the Nix hash
+	Tags       []string  `json:"tags"`       // every tag that points at the digest now, the Nix hash first
+	Digest     string    `json:"digest,omitempty"`
+	MediaType  string    `json:"mediaType,omitempty"`
+	Systems    []string  `json:"systems"`
+	State      PushState `json:"state"`
+	Layers     Layers    `json:"layers"`
+	Uploaded   int64     `json:"uploadedBytes"` // bytes of blobs and manifests sent for this image
+	Error      string    `json:"error,omitempty"`
+}
+
+// Reference is repository:tag@digest, what a manifest is to name.
+func (p PushedImage) Reference() string { return p.Repository + ":" + p.Tag + "@" + p.Digest }
+
+// Layers counts how an image's layers got to the registry.
+type Layers struct {
+	Reused   int `json:"reused"`   // were in the repository
+	Mounted  int `json:"mounted"`  // taken over from another repository, nothing sent
+	Uploaded int `json:"uploaded"` // sent
+}
+
+// Action is what deploy-manifests did to one object.
+type Action string
+
+const (
+	ActionCreated    Action = "created"
+	ActionConfigured Action = "configured"
+	ActionUnchanged  Action = "unchanged"
+	ActionFailed     Action = "failed"
+	ActionSkipped    Action = "skipped" // not reached, because an earlier object failed
+)
+
+// Rollout is how far an object got after it was applied.
+type Rollout string
+
+const (
+	RolloutReady   Rollout = "ready"
+	RolloutFailed  Rollout = "failed"
+	RolloutTimeout Rollout = "timeout"
+	RolloutNone    Rollout = "none" // nothing to wait for, or not waited for
+)
+
+// DeployResult is what the cluster has now. Written by deploy-manifests.
+type DeployResult struct {
+	Header
+	Server  string           `json:"server"`  // API server's URL
+	Changed bool             `json:"changed"` // at least one object was created or configured
+	Objects []DeployedObject `json:"objects"` // in the order they were applied
+	Images  []PinnedImage    `json:"images"`  // references that were pinned, sorted
+}
+
+func (*DeployResult) kind() Kind { return KindDeployResult }
+
+// DeployedObject is one Kubernetes object after the deploy.
+type DeployedObject struct {
+	APIVersion string  `json:"apiVersion"`
+	Kind       string  `json:"kind"`
+	Namespace  string  `json:"namespace,omitempty"`
+	Name       string  `json:"name"`
+	Source     string  `json:"source"` // file:line
+	Action     Action  `json:"action"`
+	Rollout    Rollout `json:"rollout"`
+	Seconds    float64 `json:"seconds,omitempty"` // from apply to ready or failed
+	Message    string  `json:"message,omitempty"` // why it failed, or what it waits for
+}
+
+// ID is kind/namespace/name, or kind/name for an object without a namespace.
+func (o DeployedObject) ID() string {
+	if o.Namespace == "" {
+		return o.Kind + "/" + o.Name
+	}
+	return o.Kind + "/" + o.Namespace + "/" + o.Name
+}
+
+// PinnedImage is one image reference that was replaced in the objects.
+type PinnedImage struct {
+	From  string `json:"from"`  // as the manifest has it
+	To    string `json:"to"`    // repository:tag@digest
+	Count int    `json:"count"` // fields
+}
