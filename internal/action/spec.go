@@ -41,14 +41,14 @@ type Kind int
 
 // The kinds of input.
 const (
-	Text     Kind = iota
-	Bool          // true or false
-	Int           // decimal
-	Duration      // Go's: 90s, 10m, 1h30m
-	List          // one item per line; a single line may use commas
-	Choice        // one of Choices
-	Document      // a hand-over file's path, or the JSON text itself
-	Documents     // several of them, one after the other
+	Text      Kind = iota
+	Bool           // true or false
+	Int            // decimal
+	Duration       // Go's: 90s, 10m, 1h30m
+	List           // one item per line; a single line may use commas
+	Choice         // one of Choices
+	Document       // a hand-over file's path, or the JSON text itself
+	Documents      // several of them, one after the other
 )
 
 func (k Kind) String() string {
