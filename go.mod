@@ -1,5 +1,14 @@
 module github.com/flakeship/flakeship
 
-go 1.26
+go 1.26.0
 
-require github.com/sethvargo/go-githubactions v1.3.1 // indirect
+require (
+	github.com/google/go-cmp v0.7.0 // indirect
+	github.com/google/go-containerregistry v0.22.1 // indirect
+	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/rogpeppe/go-internal v1.16.0 // indirect
+	github.com/sethvargo/go-githubactions v1.3.1 // indirect
+	go.yaml.in/yaml/v2 v2.4.2 // indirect
+	golang.org/x/sync v0.24.0 // indirect
+	sigs.k8s.io/yaml v1.6.0 // indirect
+)

@@ -1,6 +1,7 @@
 package action
 
 import (
+	"bytes"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -134,7 +135,7 @@ func (f *foreign) Write(p []byte) (int, error) {
 	defer f.mu.Unlock()
 	f.rest = append(f.rest, p...)
 	for {
-		end := strings.IndexByte(string(f.rest), '\n')
+		end := bytes.IndexByte(f.rest, '\n')
 		switch {
 		case end >= 0:
 			f.env.printForeign(f.prefix, string(f.rest[:end]))
