@@ -65,7 +65,9 @@ type UnreachableError struct {
 	Err  error
 }
 
-func (e *UnreachableError) Error() string { return fmt.Sprintf("%s cannot be reached: %v", e.Host, e.Err) }
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("%s cannot be reached: %v", e.Host, e.Err)
+}
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // CredentialsError says that credentials could not be read: a docker configuration that is no JSON, a helper that fails.
