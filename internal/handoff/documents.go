@@ -34,8 +34,8 @@ func (s State) NeedsBuild() bool {
 // Plan is what is to be done for each image of one commit, and why. Written by nix-cache-check.
 type Plan struct {
 	Header
-	Flake        Flake          `json:"flake"`
-	NixVersion   string         `json:"nixVersion"`
+	Flake        Flake          `json:"flake"`              // the source
+	NixVersion   string         `json:"nixVersion"`         // of the Nix that evaluated it
 	Substituters []string       `json:"substituters"`       // caches asked, in order
 	Registry     string         `json:"registry,omitempty"` // prefix the tags were looked up under; empty: the registry was not asked
 	Images       []PlannedImage `json:"images"`             // sorted by name, then system
@@ -57,11 +57,11 @@ type PlannedImage struct {
 	ImageTag string `json:"imageTag,omitempty"` // the tag written in the flake, when it is not the Nix hash
 	Attr     string `json:"attr"`               // e.g. packages.x86_64-linux.api
 	System   string `json:"system"`             // Nix's, e.g. x86_64-linux
-	Family   Family `json:"family"`
-	DrvPath  string `json:"drvPath"`
-	OutPath  string `json:"outPath,omitempty"` // empty when not known before the build
+	Family   Family `json:"family"`             // how it is stored
+	DrvPath  string `json:"drvPath"`            // its derivation
+	OutPath  string `json:"outPath,omitempty"`  // empty when not known before the build
 
-	State    State         `json:"state"`
+	State    State         `json:"state"`              // the verdict
 	Reason   string        `json:"reason"`             // one sentence: what was seen that makes this the state
 	Build    bool          `json:"build"`              // nix-build-images builds it
 	Push     bool          `json:"push"`               // push-images sends it
@@ -74,9 +74,9 @@ type PlannedImage struct {
 
 // CacheAnswer is what one cache said about one image.
 type CacheAnswer struct {
-	Cache  string `json:"cache"`
-	State  State  `json:"state"` // cached, missing, partial, untrusted or error
-	Detail string `json:"detail,omitempty"`
+	Cache  string `json:"cache"`            // its URL, without credentials
+	State  State  `json:"state"`            // cached, missing, partial, untrusted or error
+	Detail string `json:"detail,omitempty"` // what it said, when that is not the state alone
 }
 
 // BuildState is what became of one image in nix-build-images.
@@ -92,7 +92,7 @@ const (
 // BuildResult is what nix-build-images made: where each image is on this machine.
 type BuildResult struct {
 	Header
-	Store  Store        `json:"store"`
+	Store  Store        `json:"store"`            // where its paths are
 	CopyTo string       `json:"copyTo,omitempty"` // cache the closures were copied to, without credentials
 	Images []BuiltImage `json:"images"`           // sorted by name, then system
 }
@@ -107,24 +107,24 @@ type Store struct {
 
 // BuiltImage is one image after the build.
 type BuiltImage struct {
-	Name     string     `json:"name"`
-	Tag      string     `json:"tag"`
-	ImageTag string     `json:"imageTag,omitempty"`
-	Attr     string     `json:"attr"`
-	System   string     `json:"system"`
-	Family   Family     `json:"family"`
-	DrvPath  string     `json:"drvPath,omitempty"`
-	OutPath  string     `json:"outPath,omitempty"`
-	State    BuildState `json:"state"`
-	Digest   string     `json:"digest,omitempty"` // of the manifest the registry has at the tag, when skipped
-	Copied   bool       `json:"copied,omitempty"` // the closure is in copyTo and was seen there, signed
-	Failure  *Failure   `json:"failure,omitempty"`
+	Name     string     `json:"name"`               // as in the plan
+	Tag      string     `json:"tag"`                // as in the plan
+	ImageTag string     `json:"imageTag,omitempty"` // as in the plan
+	Attr     string     `json:"attr"`               // as in the plan
+	System   string     `json:"system"`             // as in the plan
+	Family   Family     `json:"family"`             // as in the plan
+	DrvPath  string     `json:"drvPath,omitempty"`  // as in the plan
+	OutPath  string     `json:"outPath,omitempty"`  // where the image is, below store.root
+	State    BuildState `json:"state"`              // what became of it
+	Digest   string     `json:"digest,omitempty"`   // of the manifest the registry has at the tag, when skipped
+	Copied   bool       `json:"copied,omitempty"`   // the closure is in copyTo and was seen there, signed
+	Failure  *Failure   `json:"failure,omitempty"`  // when the state is failed
 }
 
 // Failure says why an image could not be built.
 type Failure struct {
-	Derivation string   `json:"derivation"` // the one that failed: the image's own or one it depends on
-	Reason     string   `json:"reason"`
+	Derivation string   `json:"derivation"`    // the one that failed: the image's own or one it depends on
+	Reason     string   `json:"reason"`        // one sentence
 	Log        []string `json:"log,omitempty"` // last lines
 }
 
@@ -149,17 +149,17 @@ func (*PushResult) kind() Kind { return KindPushResult }
 
 // PushedImage is one repository after the push.
 type PushedImage struct {
-	Name       string    `json:"name"`
-	Repository string    `json:"repository"` // registry prefix and name, e.g. registry.example.org/team/api
-	Tag        string    `json:"tag"`        // the Nix hash
-	Tags       []string  `json:"tags"`       // every tag that points at the digest now, the Nix hash first
-	Digest     string    `json:"digest,omitempty"`
-	MediaType  string    `json:"mediaType,omitempty"`
-	Systems    []string  `json:"systems"`
-	State      PushState `json:"state"`
-	Layers     Layers    `json:"layers"`
-	Uploaded   int64     `json:"uploadedBytes"` // bytes of blobs and manifests sent for this image
-	Error      string    `json:"error,omitempty"`
+	Name       string    `json:"name"`                // as in the plan
+	Repository string    `json:"repository"`          // registry prefix and name, e.g. registry.example.org/team/api
+	Tag        string    `json:"tag"`                 // the Nix hash
+	Tags       []string  `json:"tags"`                // every tag that points at the digest now, the Nix hash first
+	Digest     string    `json:"digest,omitempty"`    // of the manifest, or of the index when there are several systems
+	MediaType  string    `json:"mediaType,omitempty"` // of what the digest names
+	Systems    []string  `json:"systems"`             // it was built for
+	State      PushState `json:"state"`               // what became of it
+	Layers     Layers    `json:"layers"`              // how its layers got there
+	Uploaded   int64     `json:"uploadedBytes"`       // bytes of blobs and manifests sent for this image
+	Error      string    `json:"error,omitempty"`     // when the state is failed
 }
 
 // Reference is repository:tag@digest, what a manifest is to name.
@@ -206,15 +206,15 @@ func (*DeployResult) kind() Kind { return KindDeployResult }
 
 // DeployedObject is one Kubernetes object after the deploy.
 type DeployedObject struct {
-	APIVersion string  `json:"apiVersion"`
-	Kind       string  `json:"kind"`
-	Namespace  string  `json:"namespace,omitempty"`
-	Name       string  `json:"name"`
-	Source     string  `json:"source"` // file:line
-	Action     Action  `json:"action"`
-	Rollout    Rollout `json:"rollout"`
-	Seconds    float64 `json:"seconds,omitempty"` // from apply to ready or failed
-	Message    string  `json:"message,omitempty"` // why it failed, or what it waits for
+	APIVersion string  `json:"apiVersion"`          // as Kubernetes has it
+	Kind       string  `json:"kind"`                // as Kubernetes has it
+	Namespace  string  `json:"namespace,omitempty"` // empty for a cluster-scoped object
+	Name       string  `json:"name"`                // as Kubernetes has it
+	Source     string  `json:"source"`              // file:line
+	Action     Action  `json:"action"`              // what was done
+	Rollout    Rollout `json:"rollout"`             // how far it got
+	Seconds    float64 `json:"seconds,omitempty"`   // from apply to ready or failed
+	Message    string  `json:"message,omitempty"`   // why it failed, or what it waits for
 }
 
 // ID is kind/namespace/name, or kind/name for an object without a namespace.

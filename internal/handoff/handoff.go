@@ -52,7 +52,7 @@ func (k Kind) Writer() string {
 
 // Header opens every document.
 type Header struct {
-	Kind     Kind     `json:"kind"`
+	Kind     Kind     `json:"kind"`               // plan, build-result, push-result or deploy-result
 	Version  int      `json:"version"`            // shape of the document
 	Commit   string   `json:"commit"`             // 40 hex digits of the source revision; empty when the tree was dirty or is no git tree
 	Previous []string `json:"previous,omitempty"` // digests of the documents this one was made from; a PushResult joins several BuildResults
