@@ -1,0 +1,61 @@
+# Two commands do everything: make demo, make test. Each installs or builds what it lacks and says what it does.
+
+# The same flags and the same cgo setting everywhere: anything else compiles the control plane a second time.
+export GOFLAGS := -trimpath -buildvcs=false
+export CGO_ENABLED := 0
+
+version := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+ldflags := -s -w -X github.com/flakeship/flakeship/internal/action.Version=$(version)
+actions := nix-cache-check nix-build-images push-images deploy-manifests
+
+.PHONY: help demo test unit e2e lint generate build bench fuzz clean
+
+help:
+	@echo 'make demo      run the whole pipeline on an example monorepo, with real services'
+	@echo 'make test      lint, unit tests, end-to-end tests'
+	@echo 'make unit      the quick tests alone'
+	@echo 'make build     the four binaries, in bin/'
+	@echo 'make generate  action.yml files, README tables, docs/handoff.md'
+	@echo 'make bench     measure against the stock tools'
+	@echo 'make fuzz      each fuzz target for ten seconds'
+
+demo:
+	@e2e/install.sh demo
+	@cd e2e && go run ./cmd/demo
+
+test: lint unit e2e
+
+unit:
+	@e2e/install.sh test
+	go test ./...
+
+e2e:
+	@e2e/install.sh test
+	@cd e2e && go run ./cmd/build
+	cd e2e && go test -timeout 20m ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { echo 'gofmt is not happy with:'; gofmt -l .; exit 1; }
+	go vet ./...
+	cd e2e && go vet ./...
+	go tool -modfile=tools/go.mod staticcheck ./...
+	cd e2e && go tool -modfile=../tools/go.mod staticcheck ./...
+	go tool -modfile=tools/go.mod actionlint -config-file .github/actionlint.yaml .gitea/workflows/*.yaml examples/monorepo/.gitea/workflows/*.yaml
+
+generate:
+	FLAKESHIP_GENERATE=1 go test ./internal/handoff -run Documented
+	FLAKESHIP_GENERATE=1 go test ./cmd/... -run ActionYAML
+	FLAKESHIP_GENERATE=1 go test ./actions/ -run RootAction
+
+build:
+	@mkdir -p bin
+	go build -ldflags '$(ldflags)' -o bin/ $(addprefix ./cmd/,$(actions))
+
+fuzz:
+	@go list ./... | while read -r package; do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+	    echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime 10s $$package || exit 1; \
+	  done; done
+
+clean:
+	rm -rf bin .cache .demo
