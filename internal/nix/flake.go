@@ -1,0 +1,87 @@
+package nix
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/flakeship/flakeship/internal/handoff"
+)
+
+// source is a flake's source: what was asked for, and what of it is pinned.
+type source struct {
+	handoff.Flake
+	commit   string // 40 hex digits; empty for a dirty tree and for what is no git tree
+	eval     string // the reference to evaluate: the locked one, else the one given
+	env      []string
+	warnings []string
+}
+
+// lockFlags keep Nix from writing flake.lock into the checkout.
+var lockFlags = []string{"--no-write-lock-file"}
+
+// flake resolves and locks a flake reference. The source is fetched into the store on the way.
+func (n *Nix) flake(ctx context.Context, ref string) (source, error) {
+	if ref == "" {
+		ref = "."
+	}
+	if strings.Contains(ref, "#") {
+		return source{}, &EvalError{Message: fmt.Sprintf("flake reference %q names an attribute; it is to name a flake, without #", ref)}
+	}
+	env, err := n.gitEnv(ref)
+	if err != nil {
+		return source{}, err
+	}
+	log := &tail{max: maxStderr}
+	text, err := n.run(ctx, command{args: append([]string{"flake", "metadata", "--json", ref}, lockFlags...), env: env, stderr: log})
+	if err != nil {
+		return source{}, evalError("", err)
+	}
+	src, err := parseMetadata(text, ref)
+	src.env = env
+	src.warnings = warnings(log.String())
+	return src, err
+}
+
+// parseMetadata reads `nix flake metadata --json`.
+func parseMetadata(text []byte, ref string) (source, error) {
+	var m struct {
+		URL      string `json:"url"`
+		Revision string `json:"revision"`
+		Locked   struct {
+			Type    string `json:"type"`
+			Rev     string `json:"rev"`
+			NarHash string `json:"narHash"`
+		} `json:"locked"`
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return source{}, fmt.Errorf("read the metadata of flake %s: %w", ref, err)
+	}
+	src := source{Flake: handoff.Flake{Ref: ref}, eval: ref}
+	switch commit := cmp.Or(m.Locked.Rev, m.Revision); {
+	case commit != "":
+		src.commit = commit
+		src.Locked, src.eval = m.URL, m.URL
+	case m.Locked.Type == "git" || m.Locked.Type == "hg":
+		src.Dirty = true // a work tree without a revision is one with changes
+	case m.Locked.NarHash != "":
+		src.Locked, src.eval = m.URL, m.URL
+	}
+	return src, nil
+}
+
+// warnings are the lines that begin with "warning:", without that word, each once.
+func warnings(stderr string) []string {
+	var found []string
+	seen := map[string]bool{}
+	for line := range strings.SplitSeq(plain(stderr), "\n") {
+		text, ok := strings.CutPrefix(strings.TrimSpace(line), "warning:")
+		if text = strings.TrimSpace(text); ok && !seen[text] {
+			seen[text] = true
+			found = append(found, text)
+		}
+	}
+	return found
+}

@@ -1,0 +1,189 @@
+// Package nix drives the Nix that is installed on this machine: it finds a flake's images, builds them and copies their
+// closures to a cache.
+//
+// It runs the `nix` program and nothing else, so credentials, daemons, remote builders and stores work as the machine's
+// owner set them up. From 2.8 on every version works, Lix and Determinate Nix too; what differs between them is in
+// version.go.
+package nix
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// ErrNotInstalled means that there is no `nix` on PATH.
+var ErrNotInstalled = errors.New("nix is not installed: there is no program of that name on PATH")
+
+// Options say which Nix to run and how. The zero value runs the one on PATH as this process would.
+type Options struct {
+	Path string    // of the program; empty: found on PATH
+	Dir  string    // folder it runs in, to which relative flake references refer; empty: this process's
+	Env  []string  // nil: this process's
+	Log  io.Writer // gets what it prints to standard error; nil: nobody does. Used from one goroutine at a time
+}
+
+// Nix is an installed Nix. It may be used from several goroutines.
+type Nix struct {
+	Version  Version
+	Settings Settings
+
+	path string
+	dir  string
+	env  []string
+	log  *syncWriter
+}
+
+// Settings are those of the installed Nix that matter here, after nix.conf, NIX_CONFIG and the user's own files.
+type Settings struct {
+	Substituters      []string // cache URLs, in order
+	TrustedPublicKeys []string // name:base64
+	NetrcFile         string
+	System            string // e.g. x86_64-linux
+	StoreDir          string // logical: /nix/store
+	StoreRoot         string // prefix of the physical path, for a chroot store; empty: none
+}
+
+// Open finds the installed Nix and asks it for its version and settings.
+//
+// Errors: ErrNotInstalled; *CommandError when it does not run.
+func Open(ctx context.Context, o Options) (*Nix, error) {
+	n := &Nix{path: o.Path, dir: o.Dir, env: o.Env, log: &syncWriter{w: o.Log}}
+	if n.env == nil {
+		n.env = os.Environ()
+	}
+	if n.path == "" {
+		path, err := exec.LookPath("nix")
+		if err != nil {
+			return nil, ErrNotInstalled
+		}
+		n.path = path
+	}
+	banner, err := n.run(ctx, command{args: []string{"--version"}, bare: true})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w (%s)", ErrNotInstalled, n.path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if n.Version, err = ParseVersion(string(banner)); err != nil {
+		return nil, err
+	}
+
+	// The store's folder is no setting that could be read: it may be compiled in.
+	var storeDir []byte
+	var storeErr error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		storeDir, storeErr = n.run(ctx, command{args: []string{"eval", "--raw", "--expr", "builtins.storeDir"}})
+	})
+	text, err := n.run(ctx, command{args: append(n.Version.showConfig(), "--json")})
+	wg.Wait()
+	if err := errors.Join(err, storeErr); err != nil {
+		return nil, err
+	}
+	n.Settings, err = parseSettings(text, n.getenv)
+	n.Settings.StoreDir = strings.TrimSpace(string(storeDir))
+	return n, err
+}
+
+// Physical is where a store path is on disk.
+func (n *Nix) Physical(storePath string) string { return n.Settings.StoreRoot + storePath }
+
+// Exists says whether a store path is on disk. With a daemon or a local store that is what makes it usable by later steps.
+func (n *Nix) Exists(storePath string) bool {
+	_, err := os.Lstat(n.Physical(storePath))
+	return err == nil
+}
+
+func (n *Nix) getenv(name string) string {
+	for i := len(n.env) - 1; i >= 0; i-- {
+		if v, ok := strings.CutPrefix(n.env[i], name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// parseSettings reads `nix config show --json`: an object of {"value": ...} per setting.
+func parseSettings(text []byte, getenv func(string) string) (Settings, error) {
+	var all map[string]struct {
+		Value json.RawMessage `json:"value"`
+	}
+	if err := json.Unmarshal(text, &all); err != nil {
+		return Settings{}, fmt.Errorf("read nix's settings: %w", err)
+	}
+	one := func(name string) string {
+		var s string
+		json.Unmarshal(all[name].Value, &s) // a setting this Nix does not have is an empty one
+		return s
+	}
+	list := func(name string) []string {
+		var items []string
+		if json.Unmarshal(all[name].Value, &items) != nil {
+			items = strings.Fields(one(name))
+		}
+		return items
+	}
+	return Settings{
+		Substituters:      list("substituters"),
+		TrustedPublicKeys: list("trusted-public-keys"),
+		NetrcFile:         one("netrc-file"),
+		System:            one("system"),
+		StoreRoot:         storeRoot(one("store"), getenv),
+	}, nil
+}
+
+// storeRoot is the physical prefix of a chroot store: `local?root=/x`, or the plain path /x. Every other store this
+// machine can read files of has none.
+func storeRoot(store string, getenv func(string) string) string {
+	uri, query, _ := strings.Cut(store, "?")
+	if strings.HasPrefix(uri, "/") {
+		return strings.TrimRight(filepath.Clean(uri), "/")
+	}
+	if params, err := url.ParseQuery(query); err == nil && (uri == "local" || uri == "local://") && params.Get("root") != "" {
+		return strings.TrimRight(filepath.Clean(params.Get("root")), "/")
+	}
+	if uri == "auto" || uri == "" {
+		return autoRoot(getenv)
+	}
+	return ""
+}
+
+// autoRoot is the chroot store Nix makes by itself for a user who is not root on a machine without /nix.
+func autoRoot(getenv func(string) string) string {
+	if os.Getuid() == 0 || getenv("NIX_STORE_DIR") != "" || getenv("NIX_STATE_DIR") != "" {
+		return ""
+	}
+	if _, err := os.Stat("/nix"); !os.IsNotExist(err) {
+		return ""
+	}
+	data := getenv("XDG_DATA_HOME")
+	if data == "" {
+		data = filepath.Join(getenv("HOME"), ".local", "share")
+	}
+	return filepath.Join(data, "nix", "root")
+}
+
+// syncWriter lets several nix processes share one log.
+type syncWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *syncWriter) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w == nil {
+		return len(p), nil
+	}
+	return s.w.Write(p)
+}

@@ -1,0 +1,158 @@
+package nix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// CommandError is a nix command that failed.
+type CommandError struct {
+	Command string // the verb: "eval", "flake metadata"
+	Code    int    // exit code; -1 when a signal ended it
+	Stderr  string // the last of what it printed, without colours
+}
+
+func (e *CommandError) Error() string {
+	s := fmt.Sprintf("nix %s failed with exit code %d", e.Command, e.Code)
+	if c := e.Cause(); c != "" {
+		s += ": " + c
+	}
+	return s
+}
+
+// Message is Nix's own error message: all lines from the first that begins with "error:". Empty when there is none.
+func (e *CommandError) Message() string {
+	at := strings.Index("\n"+e.Stderr, "\nerror:")
+	if at < 0 {
+		return strings.TrimSpace(e.Stderr)
+	}
+	var lines []string
+	for line := range strings.SplitSeq(strings.TrimSpace(e.Stderr[at:]), "\n") {
+		if !strings.Contains(line, "--show-trace") { // advice about a flag nobody can pass here
+			lines = append(lines, line)
+		}
+	}
+	return strings.TrimSpace(strings.Join(lines, "\n"))
+}
+
+// Cause is the one line of Message that says what went wrong. Since 2.19 the trace comes first and the cause is the last
+// line that begins with "error:".
+func (e *CommandError) Cause() string {
+	message := e.Message()
+	cause, _, _ := strings.Cut(message, "\n")
+	for line := range strings.SplitSeq(message, "\n") {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "error:"); ok && strings.TrimSpace(rest) != "" {
+			cause = rest
+		}
+	}
+	return strings.TrimSpace(strings.TrimPrefix(cause, "error:"))
+}
+
+// command is one run of nix.
+type command struct {
+	args   []string
+	env    []string  // added to the Nix's own
+	stderr io.Writer // instead of the log
+	bare   bool      // without the feature flags, for `nix --version`
+}
+
+// maxStderr is how much of the end of standard error an error keeps: an evaluation's trace has a few kilobytes.
+const maxStderr = 64 << 10
+
+// grace is how long nix has to stop its builders and unlock its store after SIGTERM; then it is killed.
+const grace = 20 * time.Second
+
+// run executes nix and returns what it wrote to standard output, once it exited with 0. When ctx ends, nix and all it
+// started are stopped.
+//
+// Errors: *CommandError, ctx.Err().
+func (n *Nix) run(ctx context.Context, c command) ([]byte, error) {
+	args := c.args
+	if !c.bare {
+		// Both features are experimental in every release so far, and off unless nix.conf says otherwise.
+		args = append([]string{"--extra-experimental-features", "nix-command flakes"}, args...)
+	}
+	var stdout bytes.Buffer
+	tail := tail{max: maxStderr}
+	cmd := exec.CommandContext(ctx, n.path, args...)
+	cmd.Dir = n.dir
+	cmd.Env = append(append([]string(nil), n.env...), c.env...)
+	cmd.Stdout = &stdout
+	var log io.Writer = n.log
+	if c.stderr != nil {
+		log = c.stderr
+	}
+	cmd.Stderr = io.MultiWriter(&tail, log)
+	// A group of its own: a terminal's Ctrl-C must not reach nix before us, and git, ssh and build hooks end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = grace
+	err := cmd.Run()
+	if cmd.Process != nil {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whatever outlived it; the usual answer is that there is nothing
+	}
+	if err == nil {
+		return stdout.Bytes(), nil
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return nil, fmt.Errorf("run nix: %w", err)
+	}
+	return nil, &CommandError{Command: verb(c.args), Code: exit.ExitCode(), Stderr: plain(tail.String())}
+}
+
+// verb is the words before the first flag or argument, for error messages.
+func verb(args []string) string {
+	switch {
+	case len(args) > 1 && (args[0] == "flake" || args[0] == "store" || args[0] == "config"):
+		return args[0] + " " + args[1]
+	case len(args) > 0:
+		return args[0]
+	}
+	return ""
+}
+
+var colours = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
+
+// plain removes colours: Nix puts them into messages even when it does not write to a terminal.
+func plain(text string) string { return colours.ReplaceAllString(text, "") }
+
+// tail keeps the last max bytes that were written to it.
+type tail struct {
+	max int
+	buf []byte
+	cut bool
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.buf = append(t.buf, p...)
+	if len(t.buf) > 2*t.max { // twice, so that bytes are moved rarely
+		t.buf = append(t.buf[:0], t.buf[len(t.buf)-t.max:]...)
+		t.cut = true
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	b := t.buf
+	if len(b) > t.max {
+		b, t.cut = b[len(b)-t.max:], true
+	}
+	if t.cut { // begin with a whole line
+		if _, rest, ok := bytes.Cut(b, []byte("\n")); ok {
+			b = rest
+		}
+	}
+	return strings.ToValidUTF8(string(b), "\ufffd")
+}

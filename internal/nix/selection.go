@@ -1,0 +1,94 @@
+package nix
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// selection is the compiled globs of a Query. Nix does the choosing, so that an attribute that is left out is not evaluated.
+type selection struct {
+	in, out []glob
+}
+
+type glob struct {
+	text string // as given, without the !
+	re   string // for Nix's builtins.match and for Go alike
+}
+
+// GlobError is a pattern that cannot select anything.
+type GlobError struct{ Glob string }
+
+func (e *GlobError) Error() string {
+	return fmt.Sprintf("attribute %q: a glob has letters, digits, * and ?, and ! before it to exclude", e.Glob)
+}
+
+func newSelection(globs []string) (selection, error) {
+	var s selection
+	for _, g := range globs {
+		text, exclude := strings.CutPrefix(g, "!")
+		if text == "" || strings.ContainsAny(text, "!#\n\"\\[]{}") {
+			return s, &GlobError{g}
+		}
+		compiled := glob{text, regexOf(text)}
+		if exclude {
+			s.out = append(s.out, compiled)
+		} else {
+			s.in = append(s.in, compiled)
+		}
+	}
+	return s, nil
+}
+
+// regexOf translates a glob to the extended regular expressions of POSIX, as far as Go's mean the same.
+func regexOf(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case r == '*':
+			b.WriteString(".*")
+		case r == '?':
+			b.WriteString(".")
+		case strings.ContainsRune(".^$+()|", r):
+			b.WriteString(`\` + string(r))
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func (g glob) has(a attribute) bool {
+	re := regexp.MustCompile("^(?:" + g.re + ")$")
+	return re.MatchString(a.name) || re.MatchString("packages."+a.system+"."+a.name)
+}
+
+func (s selection) has(a attribute) bool {
+	match := func(g glob) bool { return g.has(a) }
+	return (len(s.in) == 0 || slices.ContainsFunc(s.in, match)) && !slices.ContainsFunc(s.out, match)
+}
+
+// unmatched are the globs that match none of the names.
+func (s selection) unmatched(systems []systemAnswer) []string {
+	var none []string
+	for _, g := range s.in {
+		if !slices.ContainsFunc(systems, func(sys systemAnswer) bool {
+			return slices.ContainsFunc(sys.Names, func(name string) bool { return g.has(attribute{sys.System, name}) })
+		}) {
+			none = append(none, g.text)
+		}
+	}
+	return none
+}
+
+func (s selection) include() []string { return regexes(s.in) }
+func (s selection) exclude() []string { return regexes(s.out) }
+
+func regexes(globs []glob) []string {
+	list := []string{} // not null: Nix takes it for a list
+	for _, g := range globs {
+		list = append(list, g.re)
+	}
+	return list
+}
