@@ -25,6 +25,7 @@ var commands = map[string]func() int{
 	"kubectl":                 kubectl,
 	"kwok":                    kwok,
 	"registry":                registryServer,
+	"supervise":               supervise,
 	"gitea-runner":            giteaRunner,
 }
 
