@@ -13,9 +13,9 @@ import (
 // source is a flake's source: what was asked for, and what of it is pinned.
 type source struct {
 	handoff.Flake
-	commit   string // 40 hex digits; empty for a dirty tree and for what is no git tree
-	eval     string // the reference to evaluate: the locked one, else the one given
-	env      []string
+	commit   string   // 40 hex digits; empty for a dirty tree and for what is no git tree
+	eval     string   // the reference to evaluate: the locked one, else the one given
+	env      []string // to read its repository
 	warnings []string
 }
 
@@ -23,16 +23,9 @@ type source struct {
 var lockFlags = []string{"--no-write-lock-file"}
 
 // flake resolves and locks a flake reference. The source is fetched into the store on the way.
-func (n *Nix) flake(ctx context.Context, ref string) (source, error) {
-	if ref == "" {
-		ref = "."
-	}
+func (n *Nix) flake(ctx context.Context, ref string, env []string) (source, error) {
 	if strings.Contains(ref, "#") {
 		return source{}, &EvalError{Message: fmt.Sprintf("flake reference %q names an attribute; it is to name a flake, without #", ref)}
-	}
-	env, err := n.gitEnv(ref)
-	if err != nil {
-		return source{}, err
 	}
 	log := &tail{max: maxStderr}
 	text, err := n.run(ctx, command{args: append([]string{"flake", "metadata", "--json", ref}, lockFlags...), env: env, stderr: log})

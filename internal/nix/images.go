@@ -101,7 +101,13 @@ func (n *Nix) Images(ctx context.Context, q Query) (*Evaluation, error) {
 	if err != nil {
 		return nil, err
 	}
-	src, err := n.flake(ctx, q.Flake)
+	ref := cmp.Or(q.Flake, ".")
+	env, remove, err := n.trustRepository(ref)
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	src, err := n.flake(ctx, ref, env)
 	if err != nil {
 		return nil, err
 	}
@@ -142,10 +148,11 @@ func (n *Nix) Instantiate(ctx context.Context, flake handoff.Flake, images []Ima
 		return nil
 	}
 	ref := cmp.Or(flake.Locked, flake.Ref)
-	env, err := n.gitEnv(ref)
+	env, remove, err := n.trustRepository(ref)
 	if err != nil {
 		return err
 	}
+	defer remove()
 	ev := &evaluator{nix: n, src: source{eval: ref, env: env}}
 	found, err := ev.these(ctx, missing)
 	if err != nil {
@@ -231,7 +238,7 @@ func merge(found []rawImage, storeDir string) ([]Image, error) {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.System, b.System), cmp.Compare(isDefault(a), isDefault(b)), cmp.Compare(a.Attr, b.Attr))
 	})
 	var err error
-	unique := slices.CompactFunc(images, func(a, b Image) bool {
+	unique := slices.CompactFunc(images, func(b, a Image) bool { // it gives the later one first
 		if a.Name != b.Name || a.System != b.System {
 			return false
 		}
