@@ -28,7 +28,9 @@ func TestBinariesLinkOnlyTheirOwnStep(t *testing.T) {
 		"deploy-manifests": {module + "internal/nix", module + "internal/push", module + "internal/image", "testing"},
 	} {
 		for _, dep := range deps(t, module+"cmd/"+name) {
-			if i := slices.IndexFunc(never, func(prefix string) bool { return dep == prefix || strings.HasPrefix(dep, prefix) && strings.ContainsAny(prefix, "/.") }); i >= 0 {
+			if i := slices.IndexFunc(never, func(prefix string) bool {
+				return dep == prefix || strings.HasPrefix(dep, prefix) && strings.ContainsAny(prefix, "/.")
+			}); i >= 0 {
 				t.Errorf("%s links %s", name, dep)
 			}
 		}
