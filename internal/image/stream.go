@@ -1,0 +1,255 @@
+package image
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/flakeship/flakeship/internal/handoff"
+)
+
+// streamImage is what nixpkgs' streamLayeredImage script knows.
+type streamImage struct {
+	conf    streamConf
+	owner   owner
+	created string
+	store   handoff.Store
+	base    *archive         // of from_image; nil: none
+	baseCfg pyObject         // its config
+	baseMan archiveManifest  // and manifest
+	origins [][]string       // of each layer: the store paths, or base image's member, that the history tells of
+}
+
+// openStream opens the script that streamLayeredImage makes, without running it: all it knows is in the conf.json it is
+// called with.
+func openStream(path string, o Options) (*Image, error) {
+	script, err := readSmall(path, 1<<20)
+	if err != nil {
+		return nil, err
+	}
+	confPath, err := findConf(script, o.Store.Dir)
+	if err != nil {
+		return nil, &NotImageError{path, err.Error()}
+	}
+	file, err := physical(o.Store, confPath)
+	if err != nil {
+		return nil, fmt.Errorf("%s: its conf.json: %w", path, err)
+	}
+	text, err := readSmall(file, maxConfig)
+	if err != nil {
+		return nil, fmt.Errorf("%s: its conf.json: %w", path, err)
+	}
+	s := &streamImage{store: o.Store}
+	if s.conf, s.owner, s.created, err = parseStreamConf(text, time.Now()); err != nil {
+		return nil, &NotImageError{file, err.Error()}
+	}
+	if s.conf.StoreDir != o.Store.Dir {
+		return nil, &NotImageError{file, fmt.Sprintf("its store is %.100q, not %s", s.conf.StoreDir, o.Store.Dir)}
+	}
+	img, err := s.image(o)
+	if err != nil {
+		return nil, err
+	}
+	return img, nil
+}
+
+// findConf finds the one conf.json a stream script names.
+func findConf(script []byte, storeDir string) (string, error) {
+	pattern := regexp.MustCompile(regexp.QuoteMeta(storeDir) + `/[0-9a-z]{32}-[0-9a-zA-Z+._?=-]*conf\.json`)
+	found := pattern.FindAllString(string(script), -1)
+	slices.Sort(found)
+	found = slices.Compact(found)
+	switch len(found) {
+	case 0:
+		return "", errors.New("it is a script, but not one of streamLayeredImage: it names no conf.json")
+	case 1:
+		return found[0], nil
+	}
+	return "", fmt.Errorf("it is a script that names %d files called conf.json", len(found))
+}
+
+func (s *streamImage) image(o Options) (*Image, error) {
+	img := &Image{
+		Family:   handoff.Stream,
+		Platform: v1.Platform{OS: "linux", Architecture: s.conf.Architecture}, // the script writes linux whatever conf.json says
+		config:   s.config,
+	}
+	if s.conf.FromImage != nil {
+		if err := s.openBase(img, o); err != nil {
+			return nil, err
+		}
+	}
+	img.archive = func(w io.Writer) error { return s.writeArchive(w, img) }
+	for _, paths := range s.conf.StoreLayers {
+		s.origins = append(s.origins, paths)
+		img.Layers = append(img.Layers, &Layer{
+			Name:   strings.Join(paths, " "),
+			Recipe: s.recipe(paths),
+			source: &storeLayer{paths, s.owner, s.store},
+		})
+	}
+	last, err := s.customisation()
+	if err != nil {
+		return nil, errors.Join(err, img.Close())
+	}
+	img.Layers = append(img.Layers, last)
+	s.origins = append(s.origins, []string{s.conf.CustomisationLayer})
+	return img, nil
+}
+
+// openBase adds the layers of from_image.
+func (s *streamImage) openBase(img *Image, o Options) error {
+	file, err := physical(s.store, *s.conf.FromImage)
+	if err != nil {
+		return fmt.Errorf("base image: %w", err)
+	}
+	if s.base, err = indexArchive(file, o); err != nil {
+		return fmt.Errorf("base image: %w", err)
+	}
+	base, err := s.base.image()
+	if err == nil {
+		err = s.readBase()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("base image: %w", err), s.base.Close())
+	}
+	img.closers = base.closers
+	img.Layers = base.Layers
+	for _, l := range base.Layers {
+		s.origins = append(s.origins, []string{l.Name})
+	}
+	return nil
+}
+
+func (s *streamImage) readBase() error {
+	text, err := s.base.small("manifest.json", maxManifest)
+	if err != nil {
+		return err
+	}
+	if s.baseMan, err = parseArchiveManifest(text); err != nil {
+		return err
+	}
+	config, err := s.base.small(s.baseMan.Config, maxConfig)
+	if err != nil {
+		return err
+	}
+	v, err := parseOrdered(config)
+	if err != nil {
+		return err
+	}
+	all, _ := v.(pyObject)
+	s.baseCfg, _ = all.get("config").(pyObject) // without one there is no Env to take over
+	return nil
+}
+
+// customisation is the top layer, which Nix has built already, digest and all.
+func (s *streamImage) customisation() (*Layer, error) {
+	folder := s.conf.CustomisationLayer
+	sumFile, err := physical(s.store, folder+"/checksum")
+	if err != nil {
+		return nil, fmt.Errorf("customisation layer: %w", err)
+	}
+	sum, err := readSmall(sumFile, 1<<10)
+	if err != nil {
+		return nil, fmt.Errorf("customisation layer: %w", err)
+	}
+	diffID, err := parseDigest("sha256:" + strings.TrimSpace(string(sum)))
+	if err != nil {
+		return nil, fmt.Errorf("customisation layer: %s: %w", sumFile, err)
+	}
+	file, err := physical(s.store, folder+"/layer.tar")
+	if err != nil {
+		return nil, fmt.Errorf("customisation layer: %w", err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("customisation layer: %w", err)
+	}
+	return &Layer{Name: folder, DiffID: diffID, Size: info.Size(), source: tarFile(file)}, nil
+}
+
+// recipe identifies the bytes of a layer of store paths: these never change under their name.
+func (s *streamImage) recipe(paths []string) string {
+	text, err := json.Marshal([]any{"stream 1", s.owner, paths})
+	if err != nil {
+		panic(err) // numbers and strings
+	}
+	return hash256(text)
+}
+
+func hash256(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hash(sum[:]).String()
+}
+
+// config is the image config as the script prints it.
+func (s *streamImage) config(diffIDs []v1.Hash) ([]byte, error) {
+	v, err := parseOrdered(s.conf.Config)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	config, ok := v.(pyObject)
+	if !ok && v != nil {
+		return nil, errors.New("config: it is no JSON object")
+	}
+	if s.base != nil {
+		overlayEnv(&config, s.baseCfg)
+	}
+	var ids, history []any
+	for i, paths := range s.origins {
+		ids = append(ids, diffIDs[i].String())
+		history = append(history, pyObject{{"created", s.created}, {"comment", "store paths: " + pyRepr(paths)}})
+	}
+	return pyDumps(pyObject{
+		{"created", s.created},
+		{"architecture", s.conf.Architecture},
+		{"os", "linux"},
+		{"config", config},
+		{"rootfs", pyObject{{"diff_ids", ids}, {"type", "layers"}}},
+		{"history", history},
+	}), nil
+}
+
+// overlayEnv puts the base image's environment in front; of the same variable the last value wins, at the first's place.
+func overlayEnv(config *pyObject, base pyObject) {
+	var env pyObject
+	for _, list := range []any{base.get("Env"), config.get("Env")} {
+		entries, _ := list.([]any)
+		for _, e := range entries {
+			if text, ok := e.(string); ok {
+				name, _, _ := strings.Cut(text, "=")
+				env.set(name, text)
+			}
+		}
+	}
+	if len(env) == 0 {
+		return
+	}
+	var entries []any
+	for _, f := range env {
+		entries = append(entries, f.value)
+	}
+	config.set("Env", entries)
+}
+
+// tarFile is a layer that is a tar on disk.
+type tarFile string
+
+func (f tarFile) writeTar(w io.Writer) error {
+	r, err := os.Open(string(f))
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(w, r)
+	return err
+}
