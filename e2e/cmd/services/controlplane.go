@@ -50,6 +50,8 @@ func kwok() int {
 	}
 	command := kwokcmd.NewCommand(ctx)
 	command.PersistentFlags().AddFlagSet(flags)
+	// Kubernetes has registered a --version of another type for every command in this program.
+	command.Version = ""
 	if err := command.ExecuteContext(ctx); err != nil {
 		logger.Error("Execute exit", "err", err)
 		return 1

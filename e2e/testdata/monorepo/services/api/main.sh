@@ -1,0 +1,14 @@
+# The shop's goods, as JSON over HTTP.
+NAME=api
+. @common@/share/shop.sh
+
+serve() {
+  log "listening on ${PORT:-8080}"
+  exec httpd -f -p "${PORT:-8080}" -h @share@/www
+}
+
+check() {
+  printf 'GET /products.json HTTP/1.0\r\n\r\n' | httpd -i -h @share@/www | grep -q '"price"'
+}
+
+main "$@"
