@@ -158,14 +158,16 @@ func (ev *evaluator) ask(ctx context.Context, req request) ([]systemAnswer, erro
 }
 
 // needsStore says whether a read-only evaluation failed because it imports from a derivation. Each version words that in its
-// own way; all name a path in the store, or the mode.
+// own way; all name a store path, since 2.34 without the store's folder, or the mode.
 func (ev *evaluator) needsStore(err error) bool {
 	var c *CommandError
 	if !errors.As(err, &c) {
 		return false
 	}
-	return strings.Contains(c.Cause(), ev.nix.Settings.StoreDir+"/") || strings.Contains(c.Cause(), "read-only")
+	return storePathName.MatchString(c.Cause()) || strings.Contains(c.Cause(), "read-only")
 }
+
+var storePathName = regexp.MustCompile(`[0-9a-df-np-sv-z]{32}-`)
 
 func (ev *evaluator) eval(ctx context.Context, req request) ([]systemAnswer, error) {
 	query, err := json.Marshal(req)
