@@ -76,13 +76,11 @@ type target struct {
 
 // inBuilder runs f with the structured attributes of the derivation being built.
 func inBuilder[Spec any](f func(target, Spec) error) error {
-	path := os.Getenv("NIX_ATTRS_JSON_FILE")
-	if path == "" {
-		return errors.New("NIX_ATTRS_JSON_FILE is not set: this command is the builder of a derivation with __structuredAttrs")
-	}
+	// In the working folder, where Nix has put it since 2.0: $NIX_ATTRS_JSON_FILE is a path outside the sandbox in 2.8.
+	const path = ".attrs.json"
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("not the builder of a derivation with __structuredAttrs: %w", err)
 	}
 	var attrs struct {
 		Spec    Spec   `json:"spec"`

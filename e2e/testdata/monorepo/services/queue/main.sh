@@ -21,7 +21,8 @@ session() {
 
 check() {
   dir=$(mktemp -d)
-  echo 'GET /put?tea+2 HTTP/1.0' | session > /dev/null
+  reply=$(echo 'GET /put?tea+2 HTTP/1.0' | session)
+  test "${reply%%200*}" = 'HTTP/1.0 '
   echo 'GET /take HTTP/1.0' | session | grep -q '^tea 2$'
   rm -r "$dir"
 }
