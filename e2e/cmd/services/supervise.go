@@ -84,13 +84,20 @@ func killDescendants() {
 		}
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
-			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 		}
 		time.Sleep(10 * time.Millisecond)
+		// The dead were adopted, so they are ours to bury; who looks for one by
+		// its id would find it until then.
+		for {
+			if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
+				break
+			}
+		}
 	}
 }
 
-// descendants lists the processes below root that are not zombies.
+// descendants lists the processes below root, unless they are dead and only not
+// yet waited for.
 func descendants(root int) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
