@@ -156,7 +156,7 @@ func pyString(b *bytes.Buffer, s string) {
 		case r > 0xffff:
 			high, low := utf16.EncodeRune(r)
 			fmt.Fprintf(b, `\u%04x\u%04x`, high, low)
-		case r < ' ' || r > '~' && r != 0x7f:
+		case r < ' ' || r > '~':
 			fmt.Fprintf(b, `\u%04x`, r)
 		default:
 			b.WriteRune(r)

@@ -23,10 +23,10 @@ type streamImage struct {
 	owner   owner
 	created string
 	store   handoff.Store
-	base    *archive         // of from_image; nil: none
-	baseCfg pyObject         // its config
-	baseMan archiveManifest  // and manifest
-	origins [][]string       // of each layer: the store paths, or base image's member, that the history tells of
+	base    *archive        // of from_image; nil: none
+	baseCfg pyObject        // its config
+	baseMan archiveManifest // and manifest
+	origins [][]string      // of each layer: the store paths, or base image's member, that the history tells of
 }
 
 // openStream opens the script that streamLayeredImage makes, without running it: all it knows is in the conf.json it is

@@ -94,4 +94,3 @@ func entryOf(h *tar.Header) pyEntry {
 		size: h.Size, mtime: h.ModTime.Unix(),
 	}
 }
-
