@@ -14,8 +14,7 @@ import (
 
 // customisationSpec is the part of streamLayeredImage outside the store.
 type customisationSpec struct {
-	Contents []string          `json:"contents"` // store paths whose trees are joined at /
-	Files    map[string]string `json:"files"`    // and files with their text, by absolute path
+	Contents []string `json:"contents"` // store paths whose trees are joined at /
 }
 
 // buildCustomisation writes layer.tar and its checksum: symbolic links at / to what the contents have, as symlinkJoin makes
@@ -27,24 +26,16 @@ func buildCustomisation(t target, spec customisationSpec) error {
 			return err
 		}
 	}
-	for file := range spec.Files {
-		root.parents(file)
-	}
 	var b bytes.Buffer
 	w := &tarWriter{w: &b, gnu: true}
-	names := slices.Concat(slices.Collect(maps.Keys(root.folders)), slices.Collect(maps.Keys(root.links)), slices.Collect(maps.Keys(spec.Files)))
+	names := slices.Concat(slices.Collect(maps.Keys(root.folders)), slices.Collect(maps.Keys(root.links)))
 	slices.SortFunc(names, func(a, b string) int { return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/")) })
 	for _, name := range names {
-		h := header{name: "." + name, mtime: 1, uname: "root", gname: "root"}
-		var content []byte
-		if text, ok := spec.Files[name]; ok {
-			h.kind, h.mode, h.size, content = '0', 0o644, int64(len(text)), []byte(text)
-		} else if link, ok := root.links[name]; ok {
+		h := header{name: "." + name, kind: '5', mode: 0o755, mtime: 1, uname: "root", gname: "root"}
+		if link, ok := root.links[name]; ok {
 			h.kind, h.mode, h.link = '2', 0o777, link
-		} else {
-			h.kind, h.mode = '5', 0o755
 		}
-		if err := w.add(h, bytes.NewReader(content)); err != nil {
+		if err := w.add(h, nil); err != nil {
 			return err
 		}
 	}
