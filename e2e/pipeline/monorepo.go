@@ -1,0 +1,85 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/flakeship/flakeship/e2e/build"
+)
+
+// writeMonorepo copies the example to a git repository of its own and commits
+// it, with the two programs its builds need beside the flake.
+func (p *Pipeline) writeMonorepo(ctx context.Context, o Options) error {
+	e2e, err := build.Root()
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(p.Repo); err != nil {
+		return err
+	}
+	if err := os.CopyFS(p.Repo, os.DirFS(filepath.Join(e2e, "testdata", "monorepo"))); err != nil {
+		return err
+	}
+	tools := filepath.Join(p.Repo, "tools")
+	if err := GoBuild(ctx, filepath.Dir(e2e), tools, "./internal/testenv/imagetool"); err != nil {
+		return err
+	}
+	busybox, err := os.ReadFile(p.Nix.Busybox)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(tools, "busybox"), busybox, 0o755); err != nil {
+		return err
+	}
+	fmt.Fprintf(o.Progress, "committing the example monorepo to %s\n", p.Repo)
+	if err := p.git("init", "--quiet", "--initial-branch", "main"); err != nil {
+		return err
+	}
+	return p.commit("seven services")
+}
+
+// Edit replaces old, which must be there, by new in a file of the monorepo and
+// commits the change.
+func (p *Pipeline) Edit(file, old, new string) error {
+	path := filepath.Join(p.Repo, file)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(text), old) {
+		return fmt.Errorf("%s does not hold %q", file, old)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(text), old, new, 1)), 0o644); err != nil {
+		return err
+	}
+	return p.commit("change " + file)
+}
+
+// Write writes a file of the monorepo and commits it.
+func (p *Pipeline) Write(file, text string) error {
+	if err := os.WriteFile(filepath.Join(p.Repo, file), []byte(text), 0o644); err != nil {
+		return err
+	}
+	return p.commit("write " + file)
+}
+
+func (p *Pipeline) commit(message string) error {
+	return errors.Join(p.git("add", "--all"), p.git("commit", "--quiet", "--message", message))
+}
+
+// git runs without the user's settings.
+func (p *Pipeline) git(args ...string) error {
+	cmd := exec.Command("git", args...)
+	cmd.Dir = p.Repo
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+		"GIT_AUTHOR_NAME=demo", "GIT_AUTHOR_EMAIL=demo@example.org", "GIT_COMMITTER_NAME=demo", "GIT_COMMITTER_EMAIL=demo@example.org")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("git %s: %w\n%s", strings.Join(args, " "), err, text)
+	}
+	return nil
+}
