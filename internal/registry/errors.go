@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
@@ -43,6 +45,8 @@ type StatusError struct {
 	Status int
 	Codes  []string // the registry's error codes, such as MANIFEST_BLOB_UNKNOWN
 	Detail string   // its words, one line
+
+	RetryAfter time.Duration // what it asked to wait, 0 when it did not
 }
 
 func (e *StatusError) Error() string {
@@ -125,7 +129,12 @@ func (r *Repository) refused(req *http.Request, resp *http.Response, s *session)
 			detail += ": " + text
 		}
 	}
-	return r.classify(req.Method, req.URL, resp.StatusCode, codes, detail, r.isAnonymous(req.Context(), s))
+	err := r.classify(req.Method, req.URL, resp.StatusCode, codes, detail, r.isAnonymous(req.Context(), s))
+	if answer := new(StatusError); errors.As(err, &answer) {
+		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After")) // registries give no dates
+		answer.RetryAfter = time.Duration(max(seconds, 0)) * time.Second
+	}
+	return err
 }
 
 func (r *Repository) classify(method string, u *url.URL, status int, codes []string, detail string, anonymous bool) error {

@@ -35,11 +35,23 @@ type Manifest struct {
 	Digest    string // of Bytes
 }
 
+// Descriptor is what a registry says of a manifest without sending it.
+type Descriptor struct {
+	Digest    string
+	MediaType types.MediaType
+}
+
 // Head returns the digest of the manifest at a tag or digest. Errors are those of Client.Head.
 func (r *Repository) Head(ctx context.Context, reference string) (string, error) {
+	d, err := r.Describe(ctx, reference)
+	return d.Digest, err
+}
+
+// Describe is Head that also tells the media type.
+func (r *Repository) Describe(ctx context.Context, reference string) (Descriptor, error) {
 	req, err := r.request(ctx, http.MethodHead, "manifests/"+reference)
 	if err != nil {
-		return "", err
+		return Descriptor{}, err
 	}
 	req.Header.Set("Accept", manifestTypes)
 	resp, err := r.Do(req, []int{http.StatusOK})
@@ -47,18 +59,23 @@ func (r *Repository) Head(ctx context.Context, reference string) (string, error)
 		return r.get(ctx, reference) // some proxies know no HEAD
 	}
 	if err != nil {
-		return "", err
+		return Descriptor{}, err
 	}
 	resp.Body.Close()
 	if digest := resp.Header.Get("Docker-Content-Digest"); isDigest(digest) {
-		return digest, nil
+		return Descriptor{digest, mediaTypeOf(resp.Header)}, nil
 	}
 	return r.get(ctx, reference) // the header is optional
 }
 
-func (r *Repository) get(ctx context.Context, reference string) (string, error) {
+func (r *Repository) get(ctx context.Context, reference string) (Descriptor, error) {
 	m, err := r.Manifest(ctx, reference)
-	return m.Digest, err
+	return Descriptor{m.Digest, m.MediaType}, err
+}
+
+func mediaTypeOf(h http.Header) types.MediaType {
+	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return types.MediaType(strings.TrimSpace(t))
 }
 
 // Manifest reads the manifest or index at a tag or digest; one asked for by digest has that digest. Errors are those of
@@ -73,7 +90,7 @@ func (r *Repository) Manifest(ctx context.Context, reference string) (Manifest, 
 	if err != nil {
 		return Manifest{}, err
 	}
-	m := Manifest{Bytes: b, MediaType: types.MediaType(header.Get("Content-Type")), Digest: digestOf(b)}
+	m := Manifest{Bytes: b, MediaType: mediaTypeOf(header), Digest: digestOf(b)}
 	if isDigest(reference) && m.Digest != reference {
 		return Manifest{}, fmt.Errorf("manifest %s of %s has digest %s", reference, r, m.Digest)
 	}

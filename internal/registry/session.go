@@ -19,6 +19,7 @@ type host struct {
 	mu        sync.Mutex
 	challenge *transport.Challenge // nil: not asked yet
 	scheme    string
+	err       error // it was asked, retries included, and did not answer
 }
 
 // acquire waits for one of the host's slots.
@@ -94,11 +95,14 @@ func (c *Client) lookup(hostname, scopes string) (*host, *session) {
 func (r *Repository) ping(ctx context.Context, h *host) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.challenge != nil {
-		return nil
+	if h.challenge != nil || h.err != nil {
+		return h.err
 	}
 	challenge, err := transport.Ping(ctx, r.name.Registry, r.client.options.Transport)
 	if err != nil {
+		if ctx.Err() == nil {
+			h.err = err // one wait for a registry that is down, not one for each image
+		}
 		return err
 	}
 	h.challenge, h.scheme = challenge, "https"
