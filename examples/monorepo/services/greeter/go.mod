@@ -1,0 +1,3 @@
+module example.org/monorepo/greeter
+
+go 1.24
