@@ -1,0 +1,45 @@
+package substituter
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// cacheInfo is what nix-cache-info says.
+type cacheInfo struct {
+	storeDir    string // empty: not said
+	priority    int    // lower is asked first; 0 when not said, as for Nix
+	refusesMass bool   // WantMassQuery: 0
+}
+
+// parseCacheInfo reads nix-cache-info as leniently as Nix: unknown keys, lines without colon and numbers that are none are passed
+// over. A text without any of the known keys is something else, such as the start page that a web server gives for every name.
+func parseCacheInfo(text string) (cacheInfo, error) {
+	var info cacheInfo
+	known := false
+	for line := range strings.SplitSeq(text, "\n") {
+		key, value, ok := strings.Cut(line, ":")
+		if !ok {
+			continue
+		}
+		value = strings.TrimSpace(value)
+		switch key {
+		case "StoreDir":
+			info.storeDir = value
+		case "WantMassQuery":
+			info.refusesMass = value == "0"
+		case "Priority":
+			if n, err := strconv.Atoi(value); err == nil {
+				info.priority = n
+			}
+		default:
+			continue
+		}
+		known = true
+	}
+	if !known && strings.TrimSpace(text) != "" {
+		return info, errors.New("it has none of StoreDir, WantMassQuery, Priority, so this is no binary cache")
+	}
+	return info, nil
+}
