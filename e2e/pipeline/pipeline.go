@@ -158,26 +158,19 @@ func (p *Pipeline) startServices(ctx context.Context, o Options) error {
 // freshStore gives the runner an empty Nix store.
 func (p *Pipeline) freshStore(ctx context.Context) error {
 	var err error
-	p.Nix, err = nixenv.New(ctx, nixenv.Options{Dir: filepath.Join(p.Dir, "nix"), CacheURL: p.Env.Cache.URL})
+	p.Nix, err = nixenv.New(ctx, filepath.Join(p.Dir, "nix"), nixenv.Options{})
 	return err
 }
 
-// FreshRunner forgets what a runner keeps between jobs: its Nix store and its
+// FreshRunner forgets what a runner keeps between jobs, its Nix store and its
 // home. Cache, registry and cluster stay.
 func (p *Pipeline) FreshRunner(ctx context.Context) error {
-	key, err := os.ReadFile(p.Nix.SecretKeyFile)
-	if err != nil {
-		return err
+	for _, folder := range []string{"root", "home"} {
+		if err := Remove(filepath.Join(p.Nix.Dir, folder)); err != nil {
+			return err
+		}
 	}
-	public := p.Nix.PublicKey
-	if err := Remove(filepath.Join(p.Dir, "nix")); err != nil {
-		return err
-	}
-	if err := p.freshStore(ctx); err != nil {
-		return err
-	}
-	p.Nix.PublicKey = public
-	return os.WriteFile(p.Nix.SecretKeyFile, key, 0o600)
+	return p.freshStore(ctx)
 }
 
 // Registry is the prefix that images are pushed to.
@@ -202,7 +195,7 @@ func (p *Pipeline) Ship(ctx context.Context, r runner.Runner, live io.Writer) (*
 	result, err := runner.Run(ctx, runner.Job{
 		Runner: r, Dir: dir, Source: p.Repo, Workflow: ".gitea/workflows/ship.yaml",
 		Actions: map[string]string{"flakeship/flakeship@v1": p.action},
-		Env:     p.Nix.Environ(),
+		Env:     p.Nix.Env(),
 		Vars: map[string]string{
 			"CACHE_URL": p.Env.Cache.URL, "CACHE_PUBLIC_KEY": p.Nix.PublicKey,
 			"REGISTRY": p.Registry(), "REGISTRY_USERNAME": registryUser,

@@ -19,7 +19,6 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
-	"time"
 
 	"github.com/flakeship/flakeship/e2e/build"
 	"github.com/flakeship/flakeship/e2e/pipeline"
@@ -159,5 +158,3 @@ func (s *steps) Write(p []byte) (int, error) {
 		fmt.Fprintln(s.out, "  "+line)
 	}
 }
-
-var _ = time.Now
