@@ -92,10 +92,10 @@ func TestOpenRefuses(t *testing.T) {
 		{"https://user:hunter2@cache.example.org?priority=x", "priority"},
 		{"https://cache.example.org?a=%zz", "parameters"},
 	} {
-		_, err := Open(t.Context(), []string{test.url}, Options{})
+		err := Validate([]string{test.url})
 		var bad *URLError
 		if !errors.As(err, &bad) || !strings.Contains(err.Error(), test.reason) || strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("Open(%q): %v", test.url, err)
+			t.Errorf("Validate(%q): %v", test.url, err)
 		}
 	}
 	_, err := Open(t.Context(), []string{"a", "b"}, Options{})

@@ -56,6 +56,14 @@ type cache struct {
 	down     error  // set: the cache is not asked any more, this is its answer
 }
 
+// Validate returns the errors Open would for URLs that cannot be used, and asks nobody.
+//
+// Errors, all at once: *URLError.
+func Validate(urls []string) error {
+	_, err := parseAll(urls, nil, Options{})
+	return err
+}
+
 // parseAll makes the caches of urls, each once.
 func parseAll(urls []string, client *http.Client, o Options) ([]*cache, error) {
 	var caches []*cache

@@ -121,8 +121,8 @@ func expect(t *testing.T, v Verdict, state handoff.State, reason string, err err
 	if v.State != state || !strings.Contains(v.Reason, reason) {
 		t.Errorf("%s, %q, want %s, %q", v.State, v.Reason, state, reason)
 	}
-	if (v.Err != nil) != (state == handoff.StateError) {
-		t.Errorf("state %s with error %v", v.State, v.Err)
+	if isError := state == handoff.StateError; (v.Err != nil) != isError || (v.Failed != "") != isError {
+		t.Errorf("state %s with error %v of cache %q", v.State, v.Err, v.Failed)
 	}
 	if err != nil {
 		found := false

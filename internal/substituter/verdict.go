@@ -15,9 +15,10 @@ type Verdict struct {
 	Cache  string        // the one that serves the path; empty unless State is cached
 	// Answers are those of the caches that were asked for the path, in order; those after the one that serves it were not.
 	Answers  []handoff.CacheAnswer
-	NarSize  int64 // bytes of the path's NAR; 0 when no trusted narinfo says so
-	Download int64 // bytes of the compressed NARs of the whole closure, when State is cached
-	Err      error // the failure that stands in the way, when State is error
+	NarSize  int64  // bytes of the path's NAR; 0 when no trusted narinfo says so
+	Download int64  // bytes of the compressed NARs of the whole closure, when State is cached
+	Err      error  // the failure that stands in the way, when State is error
+	Failed   string // the cache whose failure it is
 }
 
 // verdict judges p, of whose closure everything was asked. walk marks what the walk number turn has seen.
@@ -29,7 +30,7 @@ func (s *Set) verdict(p storepath.Path, walk []int, turn int) Verdict {
 	}
 	if own.served < 0 {
 		why := s.unserved(own)
-		v.State, v.Reason, v.Err = why.state, why.reason, why.err
+		v.State, v.Reason, v.Err, v.Failed = why.state, why.reason, why.err, why.failed
 		return v
 	}
 	v.NarSize = own.narSize
@@ -40,7 +41,7 @@ func (s *Set) verdict(p storepath.Path, walk []int, turn int) Verdict {
 		v.Reason = fmt.Sprintf("%s has it, closure of %s, %s", name, paths(count), own.answers[own.served].by)
 		return v
 	}
-	v.State, v.Err = why.state, why.err
+	v.State, v.Err, v.Failed = why.state, why.err, why.failed
 	if why.state == handoff.StateMissing {
 		v.State = handoff.StatePartial
 	}
@@ -86,7 +87,8 @@ func (s *Set) closure(p storepath.Path, walk []int, turn int) (count int, downlo
 type gap struct {
 	state  handoff.State // missing, untrusted or error
 	reason string
-	err    error // set when a cache that failed may serve it
+	err    error  // set when a cache that failed may serve it
+	failed string // that cache
 }
 
 func (s *Set) unserved(e *entry) *gap {
@@ -100,7 +102,7 @@ func (s *Set) unserved(e *entry) *gap {
 	for i, a := range e.answers {
 		switch {
 		case a.err != nil:
-			return &gap{handoff.StateError, a.err.Error(), a.err}
+			return &gap{handoff.StateError, a.err.Error(), a.err, s.caches[i].name}
 		case a.wrong != nil && why.state == handoff.StateMissing:
 			why = &gap{state: handoff.StateUntrusted, reason: s.caches[i].name + " has it, but " + a.wrong.Error()}
 		case a.missing != "" && why.state == handoff.StateMissing:
