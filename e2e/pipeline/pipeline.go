@@ -173,6 +173,15 @@ func (p *Pipeline) FreshRunner(ctx context.Context) error {
 	return p.freshStore(ctx)
 }
 
+// Tool is one of the four binaries as a person would run it, on the private
+// Nix and with no settings of the user's.
+func (p *Pipeline) Tool(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(p.action, "dist", runtime.GOOS+"-"+runtime.GOARCH, name), args...)
+	cmd.Dir = p.Repo
+	cmd.Env = append(p.Nix.Environ(), "INPUT_REGISTRY_USERNAME="+registryUser, "INPUT_REGISTRY_PASSWORD="+registryPassword)
+	return cmd
+}
+
 // Registry is the prefix that images are pushed to.
 func (p *Pipeline) Registry() string { return p.Env.Registry.Host + "/shop" }
 

@@ -1,0 +1,228 @@
+package pipeline_test
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/flakeship/flakeship/e2e/pipeline"
+	"github.com/flakeship/flakeship/e2e/runner"
+	"github.com/flakeship/flakeship/internal/handoff"
+)
+
+// The monorepo's seven images; every family is among them.
+var images = []string{"agent", "api", "migrate", "queue", "report", "web", "worker"}
+
+func start(t *testing.T) *pipeline.Pipeline {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "flakeship-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := pipeline.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	p, err := pipeline.Start(t.Context(), pipeline.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	return p
+}
+
+func ship(t *testing.T, p *pipeline.Pipeline, r runner.Runner) *pipeline.Run {
+	t.Helper()
+	run, err := p.Ship(t.Context(), r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if run.ExitCode != 0 || run.Plan == nil || run.Build == nil || run.Push == nil || run.Deploy == nil {
+		t.Fatalf("exit code %d, log:\n%s", run.ExitCode, run.Result.Log)
+	}
+	t.Logf("%s: %+v", r, run.Counts())
+	return run
+}
+
+func TestThreeRuns(t *testing.T) {
+	for _, r := range runner.All {
+		t.Run(string(r), func(t *testing.T) {
+			p := start(t)
+
+			first := ship(t, p, r)
+			if diff := cmp.Diff(images, names(first.Push)); diff != "" {
+				t.Errorf("images pushed at first (-want +got):\n%s", diff)
+			}
+			if c := first.Counts(); c.Built != len(images) || c.Pushed != len(images) || c.Changed != c.Objects || c.Objects < 16 {
+				t.Errorf("first run: %+v", c)
+			}
+			checkChain(t, first)
+			checkSecrets(t, p, first)
+			before := checkCluster(t, p, first.Push)
+
+			// A commit that touches no service, on a runner that has never seen the repository.
+			if err := p.Edit("README.md", "# The shop", "# The little shop"); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.FreshRunner(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			second := ship(t, p, r)
+			if c := second.Counts(); c.Built != 0 || c.Pushed != 0 || c.Changed != 0 || c.Bytes != 0 {
+				t.Errorf("second run: %+v", c)
+			}
+			for _, image := range second.Plan.Images {
+				if image.State != handoff.StatePushed {
+					t.Errorf("second run: %s is %s: %s", image.Name, image.State, image.Reason)
+				}
+			}
+			if diff := cmp.Diff(before, checkCluster(t, p, second.Push)); diff != "" {
+				t.Errorf("second run changed workloads:\n%s", diff)
+			}
+
+			if err := p.Edit("services/web/www/index.html", "Welcome", "Hello"); err != nil {
+				t.Fatal(err)
+			}
+			third := ship(t, p, r)
+			if c := third.Counts(); c.Built != 1 || c.Pushed != 1 || c.Changed != 1 {
+				t.Errorf("third run: %+v", c)
+			}
+			for _, image := range third.Push.Images {
+				if image.Name == "web" && (image.Layers.Reused == 0 || image.Layers.Uploaded == 0) {
+					t.Errorf("third run: layers of web: %+v", image.Layers)
+				}
+			}
+			for _, object := range third.Deploy.Objects {
+				if changed := object.Action != handoff.ActionUnchanged; changed != (object.ID() == "Deployment/shop/web") {
+					t.Errorf("third run: %s is %s", object.ID(), object.Action)
+				}
+			}
+			after := checkCluster(t, p, third.Push)
+			delete(before, "web")
+			delete(after, "web")
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Errorf("third run changed other workloads:\n%s", diff)
+			}
+
+			if r == runner.Gitea {
+				t.Run("pull", func(t *testing.T) { testPull(t, p, third.Push) })
+				t.Run("killed push", func(t *testing.T) { testKilledPush(t, p, first) })
+				t.Run("killed deploy", func(t *testing.T) { testKilledDeploy(t, p, third) })
+			}
+		})
+	}
+}
+
+func names(push *handoff.PushResult) []string {
+	var all []string
+	for _, image := range push.Images {
+		if image.State == handoff.PushUploaded {
+			all = append(all, image.Name)
+		}
+	}
+	return all
+}
+
+// checkChain checks that each document names the one it was made from.
+func checkChain(t *testing.T, run *pipeline.Run) {
+	t.Helper()
+	chain := []handoff.Header{run.Plan.Header, run.Build.Header, run.Push.Header, run.Deploy.Header}
+	for i, head := range chain[1:] {
+		if !slices.Equal(head.Previous, []string{chain[i].Digest}) || head.Commit != chain[0].Commit || len(head.Commit) != 40 {
+			t.Errorf("%s of commit %q was made from %q, not from the %s %s", head.Kind, head.Commit, head.Previous, chain[i].Kind, chain[i].Digest)
+		}
+	}
+}
+
+// checkSecrets checks that the log shows no secret, not even a line of one.
+func checkSecrets(t *testing.T, p *pipeline.Pipeline, run *pipeline.Run) {
+	t.Helper()
+	key, err := os.ReadFile(p.Nix.SecretKeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubeconfig, err := os.ReadFile(p.Env.Cluster.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := []string{strings.TrimSpace(string(key)), "a-password-of-the-registry"}
+	for line := range strings.Lines(string(kubeconfig)) {
+		if _, value, ok := strings.Cut(line, "client-key-data:"); ok {
+			secrets = append(secrets, strings.TrimSpace(value))
+		}
+	}
+	if len(secrets) < 3 {
+		t.Error("the kubeconfig holds no key: the test looks for the wrong thing")
+	}
+	for _, secret := range secrets {
+		if strings.Contains(run.Result.Log, secret) {
+			t.Errorf("the log holds the secret %.12s…", secret)
+		}
+	}
+}
+
+// checkCluster checks that every workload runs the digest that was pushed, and
+// returns the generation of each.
+func checkCluster(t *testing.T, p *pipeline.Pipeline, push *handoff.PushResult) map[string]int64 {
+	t.Helper()
+	client, err := p.Env.Cluster.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	for _, image := range push.Images {
+		want[image.Name] = image.Reference()
+	}
+	generations := map[string]int64{}
+	check := func(name string, generation int64, image string) {
+		generations[name] = generation
+		if image != want[name] {
+			t.Errorf("%s runs %s, pushed was %s", name, image, want[name])
+		}
+	}
+	ctx, all := context.WithoutCancel(t.Context()), metav1.ListOptions{}
+	deployments, err := client.AppsV1().Deployments("shop").List(ctx, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range deployments.Items {
+		check(d.Name, d.Generation, d.Spec.Template.Spec.Containers[0].Image)
+		if d.Status.ReadyReplicas != *d.Spec.Replicas || d.Status.ObservedGeneration != d.Generation {
+			t.Errorf("Deployment %s is not ready: %+v", d.Name, d.Status)
+		}
+	}
+	sets, err := client.AppsV1().StatefulSets("shop").List(ctx, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sets.Items {
+		check(s.Name, s.Generation, s.Spec.Template.Spec.Containers[0].Image)
+	}
+	crons, err := client.BatchV1().CronJobs("shop").List(ctx, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range crons.Items {
+		check(c.Name, c.Generation, c.Spec.JobTemplate.Spec.Template.Spec.Containers[0].Image)
+	}
+	jobs, err := client.BatchV1().Jobs("shop").List(ctx, metav1.ListOptions{LabelSelector: "!batch.kubernetes.io/cronjob-scheduled-timestamp"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range jobs.Items {
+		check(j.Name, j.Generation, j.Spec.Template.Spec.Containers[0].Image)
+		if j.Status.Succeeded != 1 {
+			t.Errorf("Job %s has not succeeded: %+v", j.Name, j.Status)
+		}
+	}
+	if len(generations) < 6 {
+		t.Errorf("workloads found: %v", generations)
+	}
+	return generations
+}
