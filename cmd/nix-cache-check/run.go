@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/flakeship/flakeship/internal/action"
+	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/nix"
+	"github.com/flakeship/flakeship/internal/substituter"
+)
+
+func run(ctx context.Context, env *action.Env) error {
+	start := time.Now()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	log := nixLog(env)
+	n, err := nix.Open(ctx, nix.Options{Log: log})
+	if err != nil {
+		return explain(err)
+	}
+	in, err := readInputs(env, n.Settings)
+	if err != nil {
+		return err
+	}
+	caches := open(ctx, env, in) // their answers arrive while Nix evaluates
+
+	found, err := n.Images(ctx, in.query)
+	log.Close()
+	if err := evaluated(env, found, err); err != nil {
+		return err
+	}
+	set, cacheErr := caches()
+	if cacheErr != nil {
+		return explainAll(cacheErr)
+	}
+
+	plan := &handoff.Plan{
+		Header:       handoff.Header{Commit: found.Commit},
+		Flake:        found.Flake,
+		NixVersion:   n.Version.String(),
+		Substituters: set.Caches(),
+		Registry:     in.prefix,
+	}
+	rows := newRows(found, err)
+	askRegistry(ctx, env, in.prefix, rows)
+	askCaches(ctx, set, in.storeDir, rows)
+	for _, r := range rows {
+		r.decide(in.buildOnError && ctx.Err() == nil)
+		plan.Images = append(plan.Images, r.PlannedImage)
+	}
+	failures := failures(env, rows)
+	if ctx.Err() == nil {
+		// The build goes by derivation: the .drv files have to be in this machine's store.
+		failures = append(failures, explain(n.Instantiate(ctx, found.Flake, toBuild(rows, found.Images))))
+	}
+	return errors.Join(append(failures, write(env, plan, time.Since(start)))...)
+}
+
+// nixLog is where Nix's own output goes: nowhere, unless it was asked for. What matters of it comes back in errors and warnings.
+func nixLog(env *action.Env) io.WriteCloser {
+	if env.Text("log-level") == "debug" || env.Getenv("RUNNER_DEBUG") == "1" {
+		return env.Foreign("nix: ")
+	}
+	return nopCloser{io.Discard}
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// open opens the caches in the background; the function it returns waits for them.
+func open(ctx context.Context, env *action.Env, in inputs) func() (*substituter.Set, error) {
+	var set *substituter.Set
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		set, err = substituter.Open(ctx, in.substituters, substituter.Options{
+			StoreDir:  in.storeDir,
+			Keys:      in.keys,
+			Netrc:     in.netrc,
+			UserAgent: userAgent(),
+			Warnf:     env.Warnf,
+			Debugf:    env.Debugf,
+		})
+	}()
+	return func() (*substituter.Set, error) {
+		<-done
+		return set, err
+	}
+}
+
+// evaluated judges what n.Images returned: nil when there are images to go on with.
+func evaluated(env *action.Env, found *nix.Evaluation, err error) error {
+	if found == nil {
+		return explainAll(err)
+	}
+	for _, warning := range found.Warnings {
+		env.Warnf("%s", warning)
+	}
+	var duplicate *nix.DuplicateError
+	if errors.As(err, &duplicate) || err != nil && len(found.Images) == 0 {
+		return explainAll(err)
+	}
+	var problems []error
+	for _, glob := range found.UnmatchedAttributes {
+		problems = append(problems, action.Fail(action.BadInput, fmt.Errorf("input attributes: %q fits no package of the flake", glob),
+			"nix flake show lists the packages; a glob stands for a name under packages.<system>, such as api or *-image"))
+	}
+	if len(found.Images) > 0 {
+		for _, system := range found.UnmatchedSystems {
+			env.Warnf("the flake has no packages for %s", system)
+		}
+		return errors.Join(problems...)
+	}
+	if len(problems) == 0 {
+		problems = append(problems, noImages(found))
+	}
+	return errors.Join(problems...)
+}
+
+// noImages is the failure of a flake in which there is nothing to ship.
+func noImages(found *nix.Evaluation) error {
+	if len(found.UnmatchedSystems) > 0 {
+		return action.Fail(action.BadInput, fmt.Errorf("flake %s has no packages for %s", found.Flake.Ref, list(found.UnmatchedSystems)),
+			"give the systems the flake has images for in the input systems; nix flake show --all-systems lists them")
+	}
+	return action.Fail(action.BadInput, fmt.Errorf("flake %s has no container images", found.Flake.Ref),
+		"an image is a derivation under packages.<system> with an imageName, as dockerTools and nix2container make it; "+
+			"check the inputs flake, attributes and systems against nix flake show")
+}
