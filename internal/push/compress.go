@@ -1,0 +1,169 @@
+package push
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/flakeship/flakeship/internal/image"
+)
+
+// Compression is how layers are sent.
+type Compression string
+
+// The compressions. Gzip is read by everything; zstd is a fifth smaller and needs containerd 1.5, docker 23 or newer.
+const (
+	Gzip Compression = "gzip"
+	Zstd Compression = "zstd"
+	None Compression = "none"
+)
+
+// CheckLevel says whether a compression has a level; 0 stands for its fastest.
+func (c Compression) CheckLevel(level int) error {
+	most := map[Compression]int{Gzip: 9, Zstd: 22, None: 0}[c]
+	if level < 0 || level > most {
+		return fmt.Errorf("%s has levels up to %d, not %d", c, most, level)
+	}
+	return nil
+}
+
+// writer returns a compressor. One goroutine each: the bytes then depend on nothing but the input, and a layer that was
+// sent without its manifest is found again by its digest.
+func (c Compression) writer(w io.Writer, level int) (io.WriteCloser, types.MediaType, error) {
+	level = max(level, 1)
+	switch c {
+	case Zstd:
+		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(1))
+		return z, types.OCILayerZStd, err
+	case None:
+		return nopCloser{w}, types.OCIUncompressedLayer, nil
+	}
+	z, err := gzip.NewWriterLevel(w, level) // two to three times as fast as the standard library's at this level
+	return z, types.OCILayer, err
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// blob is a layer ready to be sent.
+type blob struct {
+	v1.Descriptor
+	file *os.File
+}
+
+// reader reads the blob from its start; several may read at a time.
+func (b *blob) reader() io.Reader { return io.NewSectionReader(b.file, 0, b.Size) }
+
+func (b *blob) close() { b.file.Close() }
+
+// materialise makes the blob of a layer: a compressed copy in an unnamed file, or the file the builder compressed. It
+// checks every digest the image promises.
+func (r *run) materialise(ctx context.Context, l *image.Layer) (*blob, error) {
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if l.Blob != nil {
+		return checkBlob(ctx, l)
+	}
+	f, err := os.CreateTemp(r.Temp, "flakeship-layer-*")
+	if err != nil {
+		return nil, err
+	}
+	os.Remove(f.Name()) // it lives as long as it is open: nothing is left behind, even by SIGKILL
+	d, err := r.compress(ctx, l, f)
+	if errors.Is(err, image.ErrAgain) {
+		d, err = r.compress(ctx, l, f)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &blob{d, f}, nil
+}
+
+func (r *run) compress(ctx context.Context, l *image.Layer, f *os.File) (v1.Descriptor, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return v1.Descriptor{}, err
+	}
+	if err := f.Truncate(0); err != nil {
+		return v1.Descriptor{}, err
+	}
+	buffered := bufio.NewWriterSize(f, 1<<18)
+	sum := &summing{w: buffered, sum: sha256.New()}
+	z, mediaType, err := r.Compression.writer(sum, r.Level)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	err = l.WriteTar(ctxWriter{ctx, z})
+	err = errors.Join(err, z.Close())
+	if err == nil {
+		err = buffered.Flush()
+	}
+	return v1.Descriptor{MediaType: mediaType, Digest: sum.digest(), Size: sum.n}, err
+}
+
+// checkBlob opens a layer that is compressed already, and reads it once: its own digest and the one inside must be right.
+func checkBlob(ctx context.Context, l *image.Layer) (*blob, error) {
+	f, err := l.Blob.Open()
+	if err != nil {
+		return nil, err
+	}
+	sum := &summing{w: ctxWriter{ctx, io.Discard}, sum: sha256.New()}
+	_, err = io.Copy(sum, f)
+	if err == nil && sum.digest() != l.Blob.Digest {
+		err = &image.DigestError{Layer: l.Name, Want: l.Blob.Digest, Got: sum.digest()}
+	}
+	if err == nil {
+		err = l.WriteTar(ctxWriter{ctx, io.Discard})
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &blob{v1.Descriptor{MediaType: l.Blob.MediaType, Digest: l.Blob.Digest, Size: sum.n}, f}, nil
+}
+
+// summing counts and digests what is written.
+type summing struct {
+	w   io.Writer
+	sum hash.Hash
+	n   int64
+}
+
+func (s *summing) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.sum.Write(p[:n])
+	s.n += int64(n)
+	return n, err
+}
+
+func (s *summing) digest() v1.Hash {
+	return v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", s.sum.Sum(nil))}
+}
+
+// ctxWriter ends a long copy with its context.
+type ctxWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (c ctxWriter) Write(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.w.Write(p)
+}

@@ -1,0 +1,280 @@
+package push
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/flakeship/flakeship/internal/image"
+)
+
+// task is one layer, for every image that has it.
+type task struct {
+	layer *image.Layer
+	users []user
+}
+
+// user is one place of a layer in an image.
+type user struct {
+	member *member
+	index  int
+}
+
+// sendLayers brings the layers of all members to their repositories. A member is completed as soon as its last layer is
+// there; the others need not wait for it.
+func (r *run) sendLayers(ctx context.Context, members []*member) {
+	var todo []*member
+	for _, m := range members {
+		if !m.same && m.failed() == nil && m.image != nil {
+			todo = append(todo, m)
+		}
+	}
+	if len(todo) == 0 {
+		return
+	}
+	r.identify(ctx, members, todo)
+	r.learnFromOthers(ctx, members, todo)
+	tasks := makeTasks(todo)
+	for _, m := range todo {
+		m.waiting.Add(1) // so that no member is completed before all tasks are counted
+	}
+	for _, t := range tasks {
+		for _, m := range t.members() {
+			m.waiting.Add(1)
+		}
+	}
+	each(ctx, todo, func(m *member) { r.taskDone(ctx, m) })
+	// A few more than there are processors: while some compress, others send.
+	work := make(chan *task)
+	var wait sync.WaitGroup
+	for range r.Workers + 4 {
+		wait.Go(func() {
+			for t := range work {
+				r.place(ctx, t)
+				for _, m := range t.members() {
+					r.taskDone(ctx, m)
+				}
+			}
+		})
+	}
+	for _, t := range tasks {
+		work <- t
+	}
+	close(work)
+	wait.Wait()
+}
+
+// taskDone completes a member after its last task.
+func (r *run) taskDone(ctx context.Context, m *member) {
+	if m.waiting.Add(-1) > 0 {
+		return
+	}
+	if m.failed() == nil {
+		m.fail(r.complete(ctx, m))
+	}
+	r.leave(ctx, m)
+}
+
+// identify finds the diffIDs that nobody knows before a layer is written. When nothing was learned, nor can be, there is
+// nothing to compare them with: then the layers are compressed at once.
+func (r *run) identify(ctx context.Context, members, todo []*member) {
+	if r.known.empty() && !slices.ContainsFunc(members, func(m *member) bool { return m.Present }) {
+		return
+	}
+	byRecipe := map[string][]user{}
+	for _, m := range todo {
+		for i, l := range m.image.Layers {
+			if l.DiffID == (v1.Hash{}) {
+				byRecipe[l.Recipe] = append(byRecipe[l.Recipe], user{m, i})
+			}
+		}
+	}
+	var recipes [][]user
+	for _, users := range byRecipe {
+		recipes = append(recipes, users)
+	}
+	each(ctx, recipes, func(users []user) {
+		select {
+		case r.slots <- struct{}{}:
+			defer func() { <-r.slots }()
+		case <-ctx.Done():
+			return
+		}
+		first := users[0].layer()
+		err := first.WriteTar(ctxWriter{ctx, io.Discard})
+		for _, u := range users {
+			if err != nil {
+				u.member.fail(err)
+				continue
+			}
+			u.layer().DiffID, u.layer().Size = first.DiffID, first.Size
+		}
+	})
+}
+
+func (u user) layer() *image.Layer { return u.member.image.Layers[u.index] }
+
+// learnFromOthers reads the images that were there before, when a layer is known nowhere yet: one of them may have it.
+func (r *run) learnFromOthers(ctx context.Context, members, todo []*member) {
+	if !slices.ContainsFunc(todo, func(m *member) bool {
+		return slices.ContainsFunc(m.image.Layers, func(l *image.Layer) bool {
+			_, _, ok := r.known.elsewhere(l.DiffID)
+			return !ok
+		})
+	}) {
+		return
+	}
+	each(ctx, members, func(m *member) {
+		if m.Present && m.failed() == nil {
+			if _, err := r.learn(ctx, m.repo, m.manifest.Digest, v1.Platform{}); err != nil {
+				r.Debugf("%s: nothing learned: %v", m.repo, err)
+			}
+		}
+	})
+}
+
+// makeTasks collects the layers of all members, each once, the biggest first: a big one that starts last keeps one
+// processor busy and the others waiting.
+func makeTasks(todo []*member) []*task {
+	byKey := map[string]*task{}
+	var tasks []*task
+	for _, m := range todo {
+		for i, l := range m.image.Layers {
+			key := l.Recipe
+			if l.DiffID != (v1.Hash{}) {
+				key = l.DiffID.String()
+			}
+			t := byKey[key]
+			if t == nil {
+				t = &task{layer: l}
+				byKey[key] = t
+				tasks = append(tasks, t)
+			}
+			t.users = append(t.users, user{m, i})
+		}
+	}
+	slices.SortStableFunc(tasks, func(a, b *task) int { return int(min(max(b.layer.Size-a.layer.Size, -1), 1)) })
+	return tasks
+}
+
+// members are those that wait for the task, each once.
+func (t *task) members() []*member {
+	var all []*member
+	for _, u := range t.users {
+		if !slices.Contains(all, u.member) {
+			all = append(all, u.member)
+		}
+	}
+	return all
+}
+
+// how a layer got into a repository.
+type how int
+
+const (
+	nowhere how = iota
+	reused
+	mounted
+	uploaded
+)
+
+// place brings a task's layer to every repository that needs it: the first gets it sent, the others take it over.
+func (r *run) place(ctx context.Context, t *task) {
+	var b *blob
+	defer func() {
+		if b != nil {
+			b.close()
+		}
+	}()
+	for _, u := range t.users {
+		if u.member.failed() != nil {
+			continue
+		}
+		d, h, err := r.placeIn(ctx, t.layer, u.member, &b)
+		if err != nil {
+			u.member.fail(fmt.Errorf("layer %d of %d: %w", u.index+1, len(u.member.image.Layers), err))
+			continue
+		}
+		u.layer().DiffID, u.layer().Size = t.layer.DiffID, t.layer.Size
+		u.member.placed[u.index], u.member.how[u.index] = d, h
+	}
+}
+
+// placeIn brings a layer to a member's repository. *b is its blob once it was made.
+func (r *run) placeIn(ctx context.Context, l *image.Layer, m *member, b **blob) (v1.Descriptor, how, error) {
+	repo := m.repo
+	var session *url.URL
+	if l.DiffID != (v1.Hash{}) {
+		if d, ok := r.known.in(repo.Path(), l.DiffID); ok {
+			return d, reused, nil
+		}
+		if path, d, ok := r.known.elsewhere(l.DiffID); ok {
+			done, opened, err := mount(ctx, repo, r.repos[path], d.Digest.String())
+			if err != nil {
+				return d, nowhere, err
+			}
+			if done {
+				r.known.add(l.DiffID, repo.Path(), d)
+				return d, mounted, nil
+			}
+			r.Debugf("%s: %s cannot be mounted from %s", repo, d.Digest, path)
+			session = opened
+		}
+	}
+	if *b == nil {
+		made, err := r.materialise(ctx, l)
+		if err != nil {
+			return v1.Descriptor{}, nowhere, err
+		}
+		*b = made
+	}
+	h, err := r.sendBlob(ctx, m, session, *b)
+	if err != nil {
+		return v1.Descriptor{}, nowhere, fmt.Errorf("%s: %w", (*b).Digest, err)
+	}
+	r.known.add(l.DiffID, repo.Path(), (*b).Descriptor)
+	return (*b).Descriptor, h, nil
+}
+
+// sendBlob sends a layer's blob unless the repository has it: a run that was killed may have sent it.
+func (r *run) sendBlob(ctx context.Context, m *member, session *url.URL, b *blob) (how, error) {
+	digest := b.Digest.String()
+	if session == nil {
+		there, err := exists(ctx, m.repo, digest)
+		if err != nil {
+			return nowhere, err
+		}
+		if there {
+			return reused, nil
+		}
+	}
+	if err := upload(ctx, m.repo, session, digest, b.Size, b.reader, m.addSent); err != nil {
+		return nowhere, err
+	}
+	return uploaded, nil
+}
+
+// repair looks after a registry that does not have what its own manifests name: each layer that is gone is sent.
+func (r *run) repair(ctx context.Context, m *member) error {
+	for i, l := range m.image.Layers {
+		there, err := exists(ctx, m.repo, m.placed[i].Digest.String())
+		if err != nil {
+			return err
+		}
+		if there {
+			continue
+		}
+		r.Debugf("%s: %s is gone", m.repo, m.placed[i].Digest)
+		r.known.forget(l.DiffID, m.repo.Path())
+		r.place(ctx, &task{layer: l, users: []user{{m, i}}})
+		if err := m.failed(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,317 @@
+package push
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/flakeship/flakeship/internal/image"
+	"github.com/flakeship/flakeship/internal/registry"
+)
+
+// knowledge is what was read from the registry: which layer is which blob, and where. A manifest that is there vouches for
+// its blobs, so nobody asks for them one by one.
+type knowledge struct {
+	mu     sync.Mutex
+	layers map[v1.Hash]map[string]v1.Descriptor // by diffID, then by repository path
+	blobs  map[string]map[string]bool           // configs and other blobs, by digest, then by repository path
+	tags   map[string]string                    // digests, by reference
+}
+
+func newKnowledge() *knowledge {
+	return &knowledge{layers: map[v1.Hash]map[string]v1.Descriptor{}, blobs: map[string]map[string]bool{}, tags: map[string]string{}}
+}
+
+func (k *knowledge) add(diffID v1.Hash, repo string, d v1.Descriptor) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.layers[diffID] == nil {
+		k.layers[diffID] = map[string]v1.Descriptor{}
+	}
+	if old, ok := k.layers[diffID][repo]; !ok || better(d, old) {
+		k.layers[diffID][repo] = d
+	}
+}
+
+// better prefers gzip, which everything can unpack, and of the same kind the smaller.
+func better(a, b v1.Descriptor) bool {
+	if x, y := a.MediaType == types.OCILayer, b.MediaType == types.OCILayer; x != y {
+		return x
+	}
+	return a.Size < b.Size
+}
+
+// forget drops a layer that a repository turned out not to have.
+func (k *knowledge) forget(diffID v1.Hash, repo string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.layers[diffID], repo)
+}
+
+// in returns the blob a repository has for a layer.
+func (k *knowledge) in(repo string, diffID v1.Hash) (v1.Descriptor, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, ok := k.layers[diffID][repo]
+	return d, ok
+}
+
+// elsewhere returns the best blob for a layer in any repository, and which. The choice is the same each time.
+func (k *knowledge) elsewhere(diffID v1.Hash) (repo string, d v1.Descriptor, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for path, candidate := range k.layers[diffID] {
+		if !ok || better(candidate, d) || !better(d, candidate) && path < repo {
+			repo, d, ok = path, candidate, true
+		}
+	}
+	return repo, d, ok
+}
+
+func (k *knowledge) empty() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.layers) == 0
+}
+
+func (k *knowledge) setBlob(repo, digest string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.blobs[digest] == nil {
+		k.blobs[digest] = map[string]bool{}
+	}
+	k.blobs[digest][repo] = true
+}
+
+func (k *knowledge) hasBlob(repo, digest string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.blobs[digest][repo]
+}
+
+func (k *knowledge) setTag(reference, digest string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.tags[reference] = digest
+}
+
+func (k *knowledge) tag(reference string) (digest string, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	digest, ok = k.tags[reference]
+	return digest, ok
+}
+
+// maxSampled is how many tags of a repository are read when none of those asked for is there.
+const maxSampled = 8
+
+// prepare opens a member's image and learns from its repository; it finds out whether the image is there already.
+func (r *run) prepare(ctx context.Context, m *member) error {
+	if m.Present {
+		return r.confirm(ctx, m)
+	}
+	var err error
+	if m.image, err = image.Open(m.Path, image.Options{Store: m.Store, Temp: r.Temp}); err != nil {
+		return err
+	}
+	m.placed, m.how = make([]v1.Descriptor, len(m.image.Layers)), make([]how, len(m.image.Layers))
+	found, err := r.learn(ctx, m.repo, m.Tag, m.image.Platform)
+	denied := new(registry.DeniedError)
+	switch {
+	case errors.As(err, &denied):
+		// Some registries say so of a repository that is yet to be made. Whether it can be written tells, and better now
+		// than after the layers were compressed.
+		return r.probe(ctx, m)
+	case err != nil && !errors.Is(err, registry.ErrAbsent):
+		return err
+	}
+	if found != nil && m.recognise(found) {
+		return nil
+	}
+	return r.learnMore(ctx, m)
+}
+
+// confirm checks that an image is in the registry, as an earlier step saw it.
+func (r *run) confirm(ctx context.Context, m *member) error {
+	reference := m.repo.String() + ":" + m.Tag
+	d, err := m.repo.Describe(ctx, m.Tag)
+	if errors.Is(err, registry.ErrAbsent) {
+		return &StaleError{Reference: reference, Want: m.Digest}
+	}
+	if err != nil {
+		return err
+	}
+	if m.Digest != "" && m.Digest != d.Digest {
+		return &StaleError{reference, m.Digest, d.Digest}
+	}
+	m.same, m.manifest = true, registry.Manifest{Digest: d.Digest, MediaType: d.MediaType}
+	r.known.setTag(reference, d.Digest)
+	return nil
+}
+
+// learned is an image that is in the registry.
+type learned struct {
+	manifest registry.Manifest
+	diffIDs  []v1.Hash
+	config   []byte
+}
+
+// learn reads the image at a tag or digest of repo and keeps what it says of layers. An index leads to the image for
+// platform. What is there but no image, such as a signature, teaches nothing: nil, nil.
+func (r *run) learn(ctx context.Context, repo *registry.Repository, reference string, platform v1.Platform) (*learned, error) {
+	m, err := repo.Manifest(ctx, reference)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.Contains(reference, ":") {
+		r.known.setTag(repo.String()+":"+reference, m.Digest)
+	}
+	if m.MediaType.IsIndex() {
+		child, ok := childFor(m.Bytes, platform)
+		if !ok {
+			return nil, nil
+		}
+		if m, err = repo.Manifest(ctx, child); err != nil {
+			return nil, err
+		}
+	}
+	if !m.MediaType.IsImage() {
+		return nil, nil
+	}
+	manifest, err := v1.ParseManifest(bytes.NewReader(m.Bytes))
+	if err != nil {
+		return nil, fmt.Errorf("manifest of %s at %s: %w", repo, reference, err)
+	}
+	if manifest.Config.Size > registry.MaxConfig || !manifest.Config.MediaType.IsConfig() {
+		return nil, nil
+	}
+	config, err := repo.Blob(ctx, manifest.Config.Digest.String(), registry.MaxConfig)
+	if err != nil {
+		return nil, err
+	}
+	var parsed struct {
+		RootFS struct {
+			DiffIDs []v1.Hash `json:"diff_ids"`
+		}
+	}
+	if err := json.Unmarshal(config, &parsed); err != nil || len(parsed.RootFS.DiffIDs) != len(manifest.Layers) {
+		return nil, nil // an artifact that looks like an image
+	}
+	for i, d := range manifest.Layers {
+		mediaType, ok := ociLayer[d.MediaType]
+		if !ok {
+			continue
+		}
+		r.known.add(parsed.RootFS.DiffIDs[i], repo.Path(), v1.Descriptor{MediaType: mediaType, Digest: d.Digest, Size: d.Size})
+	}
+	r.known.setBlob(repo.Path(), manifest.Config.Digest.String())
+	return &learned{m, parsed.RootFS.DiffIDs, config}, nil
+}
+
+// ociLayer is the OCI name of each layer media type: the bytes are the same.
+var ociLayer = map[types.MediaType]types.MediaType{
+	types.OCILayer: types.OCILayer, types.DockerLayer: types.OCILayer,
+	types.OCIUncompressedLayer: types.OCIUncompressedLayer, types.DockerUncompressedLayer: types.OCIUncompressedLayer,
+	types.OCILayerZStd: types.OCILayerZStd,
+}
+
+// childFor returns the digest of the image for a platform in an index, or of the first one that is an image.
+func childFor(index []byte, platform v1.Platform) (digest string, ok bool) {
+	parsed, err := v1.ParseIndexManifest(bytes.NewReader(index))
+	if err != nil {
+		return "", false
+	}
+	for _, d := range parsed.Manifests {
+		if !d.MediaType.IsImage() {
+			continue
+		}
+		if d.Platform != nil && d.Platform.OS == platform.OS && d.Platform.Architecture == platform.Architecture {
+			return d.Digest.String(), true
+		}
+		if !ok {
+			digest, ok = d.Digest.String(), true
+		}
+	}
+	return digest, ok
+}
+
+// recognise says whether found is the member's image. A stream image need not be read for that: its config tells the store
+// paths of each layer, which never change, and the tag is the hash of all it was made with.
+func (m *member) recognise(found *learned) bool {
+	if len(found.diffIDs) != len(m.image.Layers) {
+		return false
+	}
+	config, err := m.image.Config(found.diffIDs)
+	if err != nil || !bytes.Equal(config, found.config) {
+		return false
+	}
+	m.manifest, m.same = found.manifest, true
+	for i := range m.how {
+		m.how[i] = reused
+	}
+	return true
+}
+
+// learnMore reads other images of the member's repository: those at LearnTags or, where none of these is there, a few of
+// any tag. A flake that is pushed under nothing but Nix hashes has no tag that a new build could ask for by name; its older
+// images share most layers with it all the same. Named tags come first: they move with the newest image.
+func (r *run) learnMore(ctx context.Context, m *member) error {
+	tags := r.LearnTags
+	if m.ImageTag != "" {
+		tags = append([]string{m.ImageTag}, tags...)
+	}
+	found := false
+	for _, tag := range tags {
+		if m.allKnown(r.known) {
+			return nil
+		}
+		l, err := r.learn(ctx, m.repo, tag, m.image.Platform)
+		if err := r.soft(ctx, m, tag, err); err != nil {
+			return err
+		}
+		found = found || l != nil
+	}
+	if found {
+		return nil
+	}
+	list, err := m.repo.Tags(ctx, 1000)
+	if err := r.soft(ctx, m, "the list of tags", err); err != nil {
+		return err
+	}
+	list = slices.DeleteFunc(list, func(tag string) bool { return strings.HasPrefix(tag, "sha256-") }) // signatures and the like
+	slices.SortStableFunc(list, func(a, b string) int { return len(hashLike.FindString(a)) - len(hashLike.FindString(b)) })
+	for _, tag := range list[:min(len(list), maxSampled)] {
+		if m.allKnown(r.known) || !isTag.MatchString(tag) {
+			break
+		}
+		_, err := r.learn(ctx, m.repo, tag, m.image.Platform)
+		if err := r.soft(ctx, m, tag, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// soft lets a registry be unhelpful: what cannot be learned is sent.
+func (r *run) soft(ctx context.Context, m *member, what string, err error) error {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, registry.ErrAbsent) {
+		r.Debugf("%s: nothing learned from %s: %v", m.repo, what, err)
+	}
+	return ctx.Err()
+}
+
+// allKnown says whether every layer's blob is known in the member's repository.
+func (m *member) allKnown(k *knowledge) bool {
+	return !slices.ContainsFunc(m.image.Layers, func(l *image.Layer) bool {
+		_, ok := k.in(m.repo.Path(), l.DiffID)
+		return !ok
+	})
+}

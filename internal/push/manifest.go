@@ -1,0 +1,258 @@
+package push
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/registry"
+)
+
+// complete writes a member's config and manifest; its layers are there.
+func (r *run) complete(ctx context.Context, m *member) error {
+	err := r.writeImage(ctx, m)
+	if answer := new(registry.StatusError); errors.As(err, &answer) &&
+		(answer.Has(transport.ManifestBlobUnknownErrorCode) || answer.Has(transport.BlobUnknownErrorCode)) {
+		// The registry collected a layer that a manifest of its own still names.
+		if err := r.repair(ctx, m); err != nil {
+			return err
+		}
+		return r.writeImage(ctx, m)
+	}
+	return err
+}
+
+func (r *run) writeImage(ctx context.Context, m *member) error {
+	var diffIDs []v1.Hash
+	for _, l := range m.image.Layers {
+		diffIDs = append(diffIDs, l.DiffID)
+	}
+	config, err := m.image.Config(diffIDs)
+	if err != nil {
+		return err
+	}
+	digest, size, err := v1.SHA256(bytes.NewReader(config))
+	if err != nil {
+		return err
+	}
+	if !r.known.hasBlob(m.repo.Path(), digest.String()) {
+		body := func() io.Reader { return bytes.NewReader(config) }
+		if err := upload(ctx, m.repo, nil, digest.String(), size, body, m.addSent); err != nil {
+			return fmt.Errorf("config: %w", err)
+		}
+		r.known.setBlob(m.repo.Path(), digest.String())
+	}
+	text, err := json.Marshal(v1.Manifest{
+		SchemaVersion: 2,
+		MediaType:     types.OCIManifestSchema1,
+		Config:        v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: digest, Size: size},
+		Layers:        m.placed,
+	})
+	if err != nil {
+		return err
+	}
+	if m.manifest, err = r.write(ctx, m.repo, m.Tag, types.OCIManifestSchema1, text); err != nil {
+		return err
+	}
+	m.addSent(int64(len(text)))
+	return nil
+}
+
+// write puts a manifest or index to a tag.
+func (r *run) write(ctx context.Context, repo *registry.Repository, tag string, mediaType types.MediaType, text []byte) (registry.Manifest, error) {
+	digest, _, err := v1.SHA256(bytes.NewReader(text))
+	if err != nil {
+		return registry.Manifest{}, err
+	}
+	if err := putManifest(ctx, repo, tag, mediaType, text); err != nil {
+		return registry.Manifest{}, err
+	}
+	r.known.setTag(repo.String()+":"+tag, digest.String())
+	return registry.Manifest{Bytes: text, MediaType: mediaType, Digest: digest.String()}, nil
+}
+
+// leave is called once for each member, when it is in the registry or has failed. The last of a group settles what the
+// group has become.
+func (r *run) leave(ctx context.Context, m *member) {
+	g := m.group
+	if g.missing.Add(-1) > 0 {
+		return
+	}
+	if g.err = r.settle(ctx, g); g.err != nil {
+		g.result.Error = g.err.Error()
+	}
+	r.doneMu.Lock()
+	defer r.doneMu.Unlock()
+	if ctx.Err() == nil {
+		r.Done(g.result, time.Since(g.start))
+	}
+}
+
+// settle fills in a group's result; of several members it makes an index.
+func (r *run) settle(ctx context.Context, g *group) error {
+	same := true
+	var errs []error
+	for _, m := range g.members {
+		m.count(&g.result.Layers)
+		g.result.Uploaded += m.sent
+		same = same && m.same
+		if err := m.failed(); err != nil {
+			if len(g.members) > 1 {
+				err = fmt.Errorf("%s: %w", m.System, err)
+			}
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	g.manifest = g.members[0].manifest
+	if len(g.members) > 1 {
+		written, err := r.writeIndex(ctx, g)
+		if err != nil {
+			return fmt.Errorf("index: %w", err)
+		}
+		same = same && !written
+	}
+	g.result.State, g.result.Error = handoff.PushUploaded, ""
+	if same {
+		g.result.State = handoff.PushUnchanged
+	}
+	g.result.Digest, g.result.MediaType = g.manifest.Digest, string(g.manifest.MediaType)
+	g.result.Tags = []string{g.tag}
+	return nil
+}
+
+// writeIndex joins a group's images unless the registry has their index.
+func (r *run) writeIndex(ctx context.Context, g *group) (written bool, err error) {
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
+	for _, m := range g.members {
+		if err := m.read(ctx); err != nil {
+			return false, err
+		}
+		digest, err := v1.NewHash(m.manifest.Digest)
+		if err != nil {
+			return false, err
+		}
+		platform := platformOf(m.System)
+		if m.image != nil {
+			platform = m.image.Platform
+		}
+		index.Manifests = append(index.Manifests, v1.Descriptor{
+			MediaType: m.manifest.MediaType, Digest: digest, Size: int64(len(m.manifest.Bytes)), Platform: &platform,
+		})
+	}
+	text, err := json.Marshal(index)
+	if err != nil {
+		return false, err
+	}
+	digest, _, err := v1.SHA256(bytes.NewReader(text))
+	if err != nil {
+		return false, err
+	}
+	g.manifest = registry.Manifest{Bytes: text, MediaType: types.OCIImageIndex, Digest: digest.String()}
+	if there, err := r.tagged(ctx, g, g.tag); there || err != nil {
+		return false, err
+	}
+	if _, err = r.write(ctx, g.repo, g.tag, types.OCIImageIndex, text); err != nil {
+		return false, err
+	}
+	g.result.Uploaded += int64(len(text))
+	return true, nil
+}
+
+// read fetches the manifest of a member that was only asked for.
+func (m *member) read(ctx context.Context) (err error) {
+	if m.manifest.Bytes == nil {
+		m.manifest, err = m.repo.Manifest(ctx, m.manifest.Digest)
+	}
+	return err
+}
+
+// platformOf is the OCI platform of a Nix system.
+func platformOf(system string) v1.Platform {
+	arch, os, _ := strings.Cut(system, "-")
+	p := v1.Platform{OS: os, Architecture: arch}
+	switch arch {
+	case "x86_64":
+		p.Architecture = "amd64"
+	case "aarch64":
+		p.Architecture = "arm64"
+	case "i686":
+		p.Architecture = "386"
+	case "armv7l":
+		p.Architecture, p.Variant = "arm", "v7"
+	case "armv6l":
+		p.Architecture, p.Variant = "arm", "v6"
+	case "powerpc64le":
+		p.Architecture = "ppc64le"
+	}
+	return p
+}
+
+// tagged says whether a tag points at the group's manifest.
+func (r *run) tagged(ctx context.Context, g *group, tag string) (bool, error) {
+	digest, known := r.known.tag(g.repo.String() + ":" + tag)
+	if !known {
+		var err error
+		if digest, err = g.repo.Head(ctx, tag); err != nil && !errors.Is(err, registry.ErrAbsent) {
+			return false, err
+		}
+	}
+	return digest == g.manifest.Digest, nil
+}
+
+// moveTags points the shared tags, and those the images ask for, at what was pushed. It happens after all images are in, and
+// only then: who deploys a tag gets images of one commit.
+func (r *run) moveTags(ctx context.Context, groups []*group) {
+	if r.KeepTags || ctx.Err() != nil || slices.ContainsFunc(groups, func(g *group) bool { return g.err != nil }) {
+		return
+	}
+	each(ctx, groups, func(g *group) {
+		if g.err = r.moveTagsOf(ctx, g); g.err != nil {
+			g.result.State, g.result.Error = handoff.PushFailed, g.err.Error()
+		}
+	})
+}
+
+func (r *run) moveTagsOf(ctx context.Context, g *group) error {
+	var tags []string
+	for _, m := range g.members {
+		if m.ImageTag != "" {
+			tags = append(tags, m.ImageTag)
+		}
+	}
+	for _, tag := range append(tags, r.Tags...) {
+		if slices.Contains(g.result.Tags, tag) {
+			continue
+		}
+		there, err := r.tagged(ctx, g, tag)
+		if err != nil {
+			return fmt.Errorf("tag %s: %w", tag, err)
+		}
+		if !there {
+			if g.manifest.Bytes == nil {
+				if g.manifest, err = g.repo.Manifest(ctx, g.manifest.Digest); err != nil {
+					return fmt.Errorf("tag %s: %w", tag, err)
+				}
+			}
+			if _, err := r.write(ctx, g.repo, tag, g.manifest.MediaType, g.manifest.Bytes); err != nil {
+				return fmt.Errorf("tag %s: %w", tag, err)
+			}
+			g.result.Uploaded += int64(len(g.manifest.Bytes))
+		}
+		g.result.Tags = append(g.result.Tags, tag)
+	}
+	return nil
+}

@@ -1,0 +1,218 @@
+package push
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/flakeship/flakeship/internal/registry"
+)
+
+// uploadTries is how often a blob's upload is begun. The client's transport repeats what can be repeated; an upload that
+// broke off cannot, the registry may have kept a part of it: it starts over.
+const uploadTries = 4
+
+// mount asks repo to take a blob over from another repository. When it does not, session is the upload it opened instead,
+// or nil. A registry may answer nearly anything to this question: only a lost connection is an error.
+func mount(ctx context.Context, repo, from *registry.Repository, digest string) (mounted bool, session *url.URL, err error) {
+	u := repo.URL("blobs/uploads/")
+	u.RawQuery = url.Values{"mount": {digest}, "from": {from.Path()}}.Encode()
+	resp, err := post(ctx, repo, u, []int{http.StatusCreated, http.StatusAccepted}, from)
+	if gone := new(registry.UnreachableError); errors.As(err, &gone) || ctx.Err() != nil {
+		return false, nil, err
+	}
+	if err != nil {
+		return false, nil, nil
+	}
+	if resp.StatusCode == http.StatusCreated {
+		return true, nil, nil
+	}
+	session, err = location(resp)
+	return false, session, err
+}
+
+// begin opens an upload and returns where to send the blob.
+func begin(ctx context.Context, repo *registry.Repository) (*url.URL, error) {
+	resp, err := post(ctx, repo, repo.URL("blobs/uploads/"), []int{http.StatusAccepted})
+	if err != nil {
+		return nil, err
+	}
+	return location(resp)
+}
+
+func post(ctx context.Context, repo *registry.Repository, u *url.URL, want []int, from ...*registry.Repository) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := repo.Do(req, want, from...)
+	if err == nil {
+		resp.Body.Close()
+	}
+	return resp, err
+}
+
+// location is the address of an upload, which registries give as path or in full.
+func location(resp *http.Response) (*url.URL, error) {
+	text := resp.Header.Get("Location")
+	if text == "" {
+		return nil, errors.New("the registry opened an upload without saying where")
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("the registry opened an upload at %.200q", text)
+	}
+	return resp.Request.URL.ResolveReference(u), nil
+}
+
+// cancel gives up an upload; a registry that does not know how forgets it in its own time.
+func cancel(ctx context.Context, repo *registry.Repository, session *url.URL) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, session.String(), http.NoBody)
+	if err != nil {
+		return
+	}
+	if resp, err := repo.Do(req, []int{http.StatusNoContent, http.StatusOK, http.StatusAccepted}); err == nil {
+		resp.Body.Close()
+	}
+}
+
+// probe returns an error when nothing may be written to the member's repository.
+func (r *run) probe(ctx context.Context, m *member) error {
+	session, err := begin(ctx, m.repo)
+	if err != nil {
+		return err
+	}
+	cancel(ctx, m.repo, session)
+	return nil
+}
+
+// exists asks for a blob. An answer that is none counts as no: then it is sent.
+func exists(ctx context.Context, repo *registry.Repository, digest string) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, repo.URL("blobs/"+digest).String(), http.NoBody)
+	if err != nil {
+		return false, err
+	}
+	resp, err := repo.Do(req, []int{http.StatusOK})
+	if gone := new(registry.UnreachableError); errors.As(err, &gone) || ctx.Err() != nil {
+		return false, err
+	}
+	if err != nil {
+		return false, nil
+	}
+	resp.Body.Close()
+	return true, nil
+}
+
+// upload sends a blob of size bytes, at session if there is one. body gives a new reader for each try; sent is told of the
+// bytes of each.
+func upload(ctx context.Context, repo *registry.Repository, session *url.URL, digest string, size int64, body func() io.Reader, sent func(int64)) error {
+	for try := 1; ; try++ {
+		err := uploadOnce(ctx, repo, session, digest, size, body(), sent)
+		wait, again := retryUpload(err, try)
+		if !again || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+		// The answer may have been lost, not the blob.
+		if there, err := exists(ctx, repo, digest); err != nil || there {
+			return err
+		}
+		session = nil
+	}
+}
+
+func uploadOnce(ctx context.Context, repo *registry.Repository, session *url.URL, digest string, size int64, body io.Reader, sent func(int64)) error {
+	if session == nil {
+		var err error
+		if session, err = begin(ctx, repo); err != nil {
+			return err
+		}
+	}
+	u := *session
+	query := u.Query()
+	query.Set("digest", digest)
+	u.RawQuery = query.Encode()
+	counted := &countingReader{r: body}
+	// One PUT with all of it. Without GetBody nobody below sends it a second time.
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, u.String(), counted)
+	if err != nil {
+		return err
+	}
+	req.ContentLength = size
+	if size == 0 {
+		req.Body = http.NoBody
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := repo.Do(req, []int{http.StatusCreated, http.StatusOK, http.StatusNoContent})
+	sent(counted.count())
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// retryUpload says whether an upload that ended with err is begun again, and when.
+func retryUpload(err error, try int) (time.Duration, bool) {
+	if err == nil || try == uploadTries {
+		return 0, false
+	}
+	wait := 250 * time.Millisecond << try
+	if answer := new(registry.StatusError); errors.As(err, &answer) {
+		// 404: the upload is gone. 416 and 400: the registry has another idea of how far it is. 401 comes as denied.
+		again := answer.Status >= 500 || slices.Contains([]int{400, 404, 408, 416, 425, 429}, answer.Status)
+		return max(wait, min(answer.RetryAfter, time.Minute)), again
+	}
+	if denied := new(registry.DeniedError); errors.As(err, &denied) {
+		// A token that ran out during a long upload: the answer came after the body, which is gone. Once.
+		return 0, denied.Status == http.StatusUnauthorized && !denied.Anonymous && try == 1
+	}
+	gone := new(registry.UnreachableError)
+	return wait, errors.As(err, &gone)
+}
+
+// putManifest writes a manifest or index to a tag or digest.
+func putManifest(ctx context.Context, repo *registry.Repository, reference string, mediaType types.MediaType, manifest []byte) error {
+	// A bytes.Reader can be sent again, and putting the same manifest twice does no harm.
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, repo.URL("manifests/"+reference).String(), bytes.NewReader(manifest))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", string(mediaType))
+	resp, err := repo.Do(req, []int{http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent})
+	if answer := new(registry.StatusError); errors.As(err, &answer) &&
+		slices.Contains([]int{http.StatusMethodNotAllowed, http.StatusConflict, http.StatusPreconditionFailed}, answer.Status) {
+		return &TagError{repo.String() + ":" + reference, err}
+	}
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// countingReader counts what was read of it. The count is asked for while the transport may still be reading: Go returns an
+// early answer before it has let go of the body.
+type countingReader struct {
+	r io.Reader
+	n atomic.Int64
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+func (c *countingReader) count() int64 { return c.n.Load() }
