@@ -50,6 +50,9 @@ type Settings struct {
 	System            string // e.g. x86_64-linux
 	StoreDir          string // logical: /nix/store
 	StoreRoot         string // prefix of the physical path, for a chroot store; empty: none
+
+	extraPlatforms []string // systems besides System that this machine builds for
+	hasBuilders    bool     // remote builders are set up
 }
 
 // Open finds the installed Nix and asks it for its version and settings.
@@ -139,7 +142,18 @@ func parseSettings(text []byte, getenv func(string) string) (Settings, error) {
 		NetrcFile:         one("netrc-file"),
 		System:            one("system"),
 		StoreRoot:         storeRoot(one("store"), getenv),
+		extraPlatforms:    list("extra-platforms"),
+		hasBuilders:       hasBuilders(one("builders")),
 	}, nil
+}
+
+// hasBuilders says whether the setting `builders` names any: it is a list of machines, or @ and a file that holds one.
+func hasBuilders(setting string) bool {
+	if file, ok := strings.CutPrefix(setting, "@"); ok {
+		text, _ := os.ReadFile(file) // by default a file that need not exist
+		setting = string(text)
+	}
+	return strings.TrimSpace(setting) != ""
 }
 
 // storeRoot is the physical prefix of a chroot store: `local?root=/x`, or the plain path /x. Every other store this

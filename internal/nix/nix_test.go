@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestOpenReadsTheStoresSettings(t *testing.T) {
@@ -24,7 +25,7 @@ func TestOpenReadsTheStoresSettings(t *testing.T) {
 		StoreDir:          "/nix/store",
 		StoreRoot:         store.Root,
 	}
-	if diff := cmp.Diff(want, n.Settings); diff != "" {
+	if diff := cmp.Diff(want, n.Settings, cmpopts.IgnoreUnexported(Settings{})); diff != "" {
 		t.Errorf("Settings (-want +got):\n%s", diff)
 	}
 	if n.Version.Major != 2 {
@@ -103,7 +104,7 @@ func TestCommandErrorFindsTheCause(t *testing.T) {
 		{"Segmentation fault\n", "Segmentation fault"},
 		{"", ""},
 	} {
-		e := &CommandError{Command: "eval", Code: 1, Stderr: test.stderr}
+		e := &CommandError{Command: "nix eval", Code: 1, Stderr: test.stderr}
 		if got := e.Cause(); got != test.cause {
 			t.Errorf("Cause of %q = %q, want %q", test.stderr, got, test.cause)
 		}

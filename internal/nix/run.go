@@ -2,12 +2,16 @@ package nix
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -15,13 +19,13 @@ import (
 
 // CommandError is a nix command that failed.
 type CommandError struct {
-	Command string // the verb: "eval", "flake metadata"
+	Command string // what was run, without arguments: "nix flake metadata"
 	Code    int    // exit code; -1 when a signal ended it
 	Stderr  string // the last of what it printed, without colours
 }
 
 func (e *CommandError) Error() string {
-	s := fmt.Sprintf("nix %s failed with exit code %d", e.Command, e.Code)
+	s := fmt.Sprintf("%s failed with exit code %d", e.Command, e.Code)
 	if c := e.Cause(); c != "" {
 		s += ": " + c
 	}
@@ -58,10 +62,11 @@ func (e *CommandError) Cause() string {
 
 // command is one run of nix.
 type command struct {
-	args   []string
-	env    []string  // added to the Nix's own
-	stderr io.Writer // instead of the log
-	bare   bool      // without the feature flags, for `nix --version`
+	program string // instead of nix: nix-store
+	args    []string
+	env     []string  // added to the Nix's own
+	stderr  io.Writer // instead of the log
+	bare    bool      // without the feature flags, for `nix --version`
 }
 
 // maxStderr is how much of the end of standard error an error keeps: an evaluation's trace has a few kilobytes.
@@ -76,13 +81,13 @@ const grace = 20 * time.Second
 // Errors: *CommandError, ctx.Err().
 func (n *Nix) run(ctx context.Context, c command) ([]byte, error) {
 	args := c.args
-	if !c.bare {
+	if !c.bare && c.program == "" {
 		// Both features are experimental in every release so far, and off unless nix.conf says otherwise.
 		args = append([]string{"--extra-experimental-features", "nix-command flakes"}, args...)
 	}
 	var stdout bytes.Buffer
 	tail := tail{max: maxStderr}
-	cmd := exec.CommandContext(ctx, n.path, args...)
+	cmd := exec.CommandContext(ctx, n.program(c.program), args...)
 	cmd.Dir = n.dir
 	cmd.Env = append(append([]string(nil), n.env...), c.env...)
 	cmd.Stdout = &stdout
@@ -109,18 +114,32 @@ func (n *Nix) run(ctx context.Context, c command) ([]byte, error) {
 	if !errors.As(err, &exit) {
 		return nil, fmt.Errorf("run nix: %w", err)
 	}
-	return nil, &CommandError{Command: verb(c.args), Code: exit.ExitCode(), Stderr: plain(tail.String())}
+	return nil, &CommandError{Command: verb(c), Code: exit.ExitCode(), Stderr: plain(tail.String())}
 }
 
-// verb is the words before the first flag or argument, for error messages.
-func verb(args []string) string {
-	switch {
-	case len(args) > 1 && (args[0] == "flake" || args[0] == "store" || args[0] == "config"):
-		return args[0] + " " + args[1]
-	case len(args) > 0:
-		return args[0]
+// program is the path of a program of Nix: all of them are in one folder.
+func (n *Nix) program(name string) string {
+	if name == "" {
+		return n.path
 	}
-	return ""
+	if beside := filepath.Join(filepath.Dir(n.path), name); fileExists(beside) {
+		return beside
+	}
+	return name // exec finds it on PATH, or says that it is not there
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// verb names a command in error messages: "nix flake metadata", "nix-store --realise".
+func verb(c command) string {
+	words := c.args[:min(1, len(c.args))]
+	if len(c.args) > 1 && slices.Contains([]string{"flake", "store", "config"}, c.args[0]) {
+		words = c.args[:2]
+	}
+	return strings.Join(append([]string{cmp.Or(c.program, "nix")}, words...), " ")
 }
 
 var colours = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")

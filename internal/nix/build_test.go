@@ -1,0 +1,400 @@
+package nix
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/testenv/nixstore"
+	"github.com/google/go-cmp/cmp"
+)
+
+// plan evaluates a flake and makes a target of each image.
+func plan(t *testing.T, n *Nix, dir string) (handoff.Flake, []Target) {
+	t.Helper()
+	e, err := n.Images(t.Context(), Query{Flake: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var targets []Target
+	for _, img := range e.Images {
+		targets = append(targets, Target{Image: img})
+	}
+	return e.Flake, targets
+}
+
+// states is what became of each image, with the failed derivation's name and the reason.
+func states(built []Built) map[string]string {
+	m := map[string]string{}
+	for _, b := range built {
+		m[b.Name] = string(b.State)
+		if b.Failure != nil {
+			m[b.Name] += " " + drvName(b.Failure.Derivation) + ": " + b.Failure.Reason
+		}
+	}
+	return m
+}
+
+// copyTo copies what a target gives, with closure, to a cache in a folder, and returns its URL.
+func copyTo(t *testing.T, store *nixstore.Store, targets ...Target) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "cache")
+	paths := []string{"copy", "--to", "file://" + dir}
+	for _, target := range targets {
+		paths = append(paths, target.OutPath)
+	}
+	store.Nix(t, paths...)
+	return "file://" + dir
+}
+
+func TestBuildKeepsWhatSucceeds(t *testing.T) {
+	n, store := open(t, "max-jobs = 2")
+	dir := flake(t, store, map[string]string{
+		"lib":  `mk "lib" "echo making lib; echo no such header; exit 7" {}`,
+		"api":  `image "api" "echo building api; echo api > $out" {}`,
+		"web":  `image "web" "cat $api > $out; echo web >> $out" { inherit (self.packages.${system}) api; isExe = true; }`,
+		"bad":  `image "bad" "i=0; while test $i -lt 60; do i=$((i+1)); echo line $i; done; exit 3" {}`,
+		"uses": `image "uses" "echo never > $out" { dep = mk "between" "echo > $out" { inherit (self.packages.${system}) lib; }; }`,
+	})
+	flake, targets := plan(t, n, dir)
+	var lines []string
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true, LogLines: 3, Roots: filepath.Join(store.Dir, "roots"),
+		Event: func(e Event) {
+			if e.Kind == Line {
+				lines = append(lines, e.Text)
+			}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"api":  "built",
+		"web":  "built",
+		"bad":  "failed image-bad: builder failed with exit code 3",
+		"uses": "failed lib: builder failed with exit code 7",
+	}
+	if diff := cmp.Diff(want, states(built)); diff != "" {
+		t.Errorf("Build (-want +got):\n%s", diff)
+	}
+	for _, b := range built {
+		switch b.Name {
+		case "bad":
+			if diff := cmp.Diff([]string{"line 58", "line 59", "line 60"}, b.Failure.Log); diff != "" {
+				t.Errorf("last lines of bad (-want +got):\n%s", diff)
+			}
+		case "uses":
+			if diff := cmp.Diff([]string{"making lib", "no such header"}, b.Failure.Log); diff != "" {
+				t.Errorf("last lines of lib (-want +got):\n%s", diff)
+			}
+		case "api", "web":
+			if text := readFile(t, store.Physical(b.OutPath)); !strings.Contains(string(text), b.Name) {
+				t.Errorf("%s is %q", b.OutPath, text)
+			}
+			if b.Seconds <= 0 {
+				t.Errorf("%s took %v seconds", b.Name, b.Seconds)
+			}
+		}
+	}
+	if !slices.Contains(lines, "building api") {
+		t.Errorf("lines are %q, want those of api among them", lines)
+	}
+
+	// What succeeded survives the garbage collector as long as the roots are there.
+	store.Command(t, "nix-store", "--gc")
+	if !n.Exists(built[0].OutPath) {
+		t.Errorf("%s is gone after a garbage collection", built[0].OutPath)
+	}
+	if err := os.RemoveAll(filepath.Join(store.Dir, "roots")); err != nil {
+		t.Fatal(err)
+	}
+	store.Command(t, "nix-store", "--gc")
+	if n.Exists(built[0].OutPath) {
+		t.Errorf("%s is there although its root is gone", built[0].OutPath)
+	}
+}
+
+func TestBuildNothing(t *testing.T) {
+	n, _ := open(t)
+	built, err := n.Build(t.Context(), nil, BuildOptions{})
+	if err != nil || len(built) != 0 {
+		t.Errorf("Build of nothing = %v, %v", built, err)
+	}
+}
+
+func TestBuildOnceMoreHasNothingToDo(t *testing.T) {
+	n, store := open(t)
+	flake, targets := plan(t, n, flake(t, store, map[string]string{"api": `image "api" "echo > $out" {}`}))
+	for range 2 {
+		var kinds []EventKind
+		built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, Event: func(e Event) { kinds = append(kinds, e.Kind) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]string{"api": "built"}, states(built)); diff != "" {
+			t.Errorf("Build (-want +got):\n%s", diff)
+		}
+		if built[0].Seconds == 0 != !slices.Contains(kinds, Building) {
+			t.Errorf("took %v seconds, events %v", built[0].Seconds, kinds)
+		}
+	}
+}
+
+func TestFetchInsteadOfBuild(t *testing.T) {
+	from, source := open(t)
+	packages := map[string]string{
+		"plain": `image "plain" "echo plain > $out" {}`,
+		// As nix2container makes them. Nix itself would build this one although the cache has it.
+		"local": `image "local" "echo local > $out" { allowSubstitutes = false; preferLocalBuild = true; dep = mk "layer" "echo > $out" {}; }`,
+	}
+	flake, targets := plan(t, from, nixstore.Flake(t, filepath.Join(t.TempDir(), "flake"), packages))
+	if _, err := from.Build(t.Context(), targets, BuildOptions{Flake: flake}); err != nil {
+		t.Fatal(err)
+	}
+	cache := copyTo(t, source, targets...)
+
+	n, _ := open(t, "require-sigs = false")
+	for i := range targets {
+		targets[i].Fetch = true
+	}
+	var building []string
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, Substituters: []string{cache}, KeepGoing: true, Event: func(e Event) {
+		if e.Kind == Building {
+			building = append(building, e.Path)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"plain": "substituted", "local": "substituted"}, states(built)); diff != "" {
+		t.Errorf("Build (-want +got):\n%s", diff)
+	}
+	if len(building) > 0 {
+		t.Errorf("built %q, want everything from the cache", building)
+	}
+	for _, b := range built {
+		if !n.Exists(b.OutPath) || b.Seconds <= 0 {
+			t.Errorf("%s: %s after %v seconds", b.Name, b.OutPath, b.Seconds)
+		}
+	}
+}
+
+// The cache has the narinfo and not the NAR behind it; another image is not there at all any more. Both are built.
+func TestCacheThatDoesNotKeepItsWord(t *testing.T) {
+	from, source := open(t)
+	packages := map[string]string{"a": `image "a" "echo a > $out" {}`, "b": `image "b" "echo b > $out" {}`, "c": `image "c" "exit 1" {}`}
+	dir := nixstore.Flake(t, filepath.Join(t.TempDir(), "flake"), packages)
+	flake, targets := plan(t, from, dir)
+	if _, err := from.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true}); err != nil {
+		t.Fatal(err)
+	}
+	cache := copyTo(t, source, targets[0])
+	if err := os.RemoveAll(filepath.Join(strings.TrimPrefix(cache, "file://"), "nar")); err != nil {
+		t.Fatal(err)
+	}
+	n, _ := open(t, "require-sigs = false")
+	targets[0].Fetch, targets[1].Fetch = true, true
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, Substituters: []string{cache}, KeepGoing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"a": "built", "b": "built", "c": "failed image-c: builder failed with exit code 1"}
+	if diff := cmp.Diff(want, states(built)); diff != "" {
+		t.Errorf("Build (-want +got):\n%s", diff)
+	}
+}
+
+// Nix before 2.31 ends its whole run at a derivation that nobody here can build.
+func TestUnbuildableImagesDoNotStopTheOthers(t *testing.T) {
+	n, store := open(t)
+	dir := flake(t, store, map[string]string{
+		"foreign": `derivation { name = "image-foreign"; system = "riscv64-linux"; builder = "/bin/sh"; } // { imageName = "foreign"; }`,
+		"feature": `image "feature" "echo > $out" { requiredSystemFeatures = [ "quantum" ]; }`,
+		"needs":   `image "needs" "echo > $out" { dep = mk "quantum-dep" "echo > $out" { requiredSystemFeatures = [ "quantum" ]; }; }`,
+		"fine":    `image "fine" "echo > $out" {}`,
+		"late":    `image "late" "busybox sleep 0.2; echo > $out" {}`,
+	})
+	flake, targets := plan(t, n, dir)
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := states(built)
+	for name, want := range map[string]string{
+		"foreign": "failed image-foreign: it is to be built on riscv64-linux; this machine is x86_64-linux",
+		"feature": "failed image-feature: ", "needs": "failed quantum-dep: ", "fine": "built", "late": "built",
+	} {
+		if !strings.HasPrefix(got[name], want) {
+			t.Errorf("%s: %s, want %s…", name, got[name], want)
+		}
+	}
+	for _, name := range []string{"feature", "needs"} {
+		if !strings.Contains(got[name], "quantum") {
+			t.Errorf("%s: %s, want the feature named", name, got[name])
+		}
+	}
+}
+
+func TestTimedOutImages(t *testing.T) {
+	n, store := open(t, "timeout = 1", "max-jobs = 4")
+	dir := flake(t, store, map[string]string{
+		"slow":  `image "slow" "echo waiting; busybox sleep 60" {}`,
+		"needs": `image "needs" "echo > $out" { dep = mk "slow-dep" "echo waiting; busybox sleep 60" {}; }`,
+		"bad":   `image "bad" "exit 1" {}`,
+		"fine":  `image "fine" "echo > $out" {}`,
+	})
+	flake, targets := plan(t, n, dir)
+	start := time.Now()
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"slow": "failed image-slow: timed out after 1 seconds", "needs": "failed slow-dep: timed out after 1 seconds",
+		"bad": "failed image-bad: builder failed with exit code 1", "fine": "built",
+	}
+	if diff := cmp.Diff(want, states(built)); diff != "" {
+		t.Errorf("Build (-want +got):\n%s", diff)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("took %s: what timed out was tried again", took)
+	}
+}
+
+func TestStopAtTheFirstFailure(t *testing.T) {
+	n, store := open(t, "max-jobs = 1")
+	dir := flake(t, store, map[string]string{
+		"a-bad": `image "a-bad" "exit 1" {}`,
+		"z":     `image "z" "cat $dep; echo > $out" { dep = mk "slow" "busybox sleep 3; echo > $out" {}; }`,
+	})
+	flake, targets := plan(t, n, dir)
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := states(built)
+	if !strings.HasSuffix(got["a-bad"], "exit code 1") || !strings.Contains(got["z"], "keep-going is off") {
+		t.Errorf("Build = %v, want z not built because of a-bad", got)
+	}
+}
+
+func TestContentAddressedImagesAreBuilt(t *testing.T) {
+	n, store := open(t, "extra-experimental-features = ca-derivations")
+	const ca = `{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }`
+	dir := flake(t, store, map[string]string{
+		"ca":  `image "ca" "echo content > $out" ` + ca,
+		"bad": `image "bad" "exit 5" ` + ca,
+	})
+	flake, targets := plan(t, n, dir)
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"ca": "built", "bad": "failed image-bad: builder failed with exit code 5"}
+	if diff := cmp.Diff(want, states(built)); diff != "" {
+		t.Errorf("Build (-want +got):\n%s", diff)
+	}
+	for _, b := range built {
+		if b.Name == "ca" && (string(readFile(t, n.Physical(b.OutPath))) != "content\n" || len(b.Tag) != 32) {
+			t.Errorf("output %q, tag %q", b.OutPath, b.Tag)
+		}
+	}
+}
+
+// The flake gives another derivation than the plan has: a dirty tree that was edited in between.
+func TestPlanOfAnotherState(t *testing.T) {
+	n, store := open(t)
+	dir := flake(t, store, map[string]string{"api": `image "api" "echo > $out" {}`, "web": `image "web" "echo > $out" {}`})
+	flake, targets := plan(t, n, dir)
+	targets[0].DrvPath = strings.Replace(targets[0].DrvPath, "image-", "other-", 1)
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := states(built); !strings.Contains(got["api"], "the plan has") || got["web"] != "built" {
+		t.Errorf("Build = %v, want api refused and web built", got)
+	}
+}
+
+func TestStoreThatCannotBeUsed(t *testing.T) {
+	n, store := open(t)
+	flake, targets := plan(t, n, flake(t, store, map[string]string{"api": `image "api" "echo > $out" {}`}))
+	if err := n.Instantiate(t.Context(), flake, []Image{targets[0].Image}); err != nil {
+		t.Fatal(err)
+	}
+	n.env = append(n.env, "NIX_CONFIG=store = unix:///nowhere/socket")
+	_, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake})
+	var c *CommandError
+	if !errors.As(err, &c) || !strings.Contains(c.Cause(), "socket") {
+		t.Errorf("Build = %v, want a CommandError about the socket", err)
+	}
+}
+
+func TestCancelledBuildTellsTheTruth(t *testing.T) {
+	n, store := open(t, "max-jobs = 4")
+	dir := flake(t, store, map[string]string{
+		"done":  `image "done" "echo done > $out" {}`,
+		"going": `image "going" "echo started; busybox sleep 300; echo > $out" {}`,
+		"later": `image "later" "echo > $out" { dep = self.packages.${system}.going; }`,
+	})
+	flake, targets := plan(t, n, dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	running := make(chan struct{})
+	go func() { // cancel when one is done and one is being built
+		<-running
+		defer cancel()
+		for range 500 {
+			if valid, err := n.valid(t.Context(), []string{targets[0].OutPath}); err != nil || len(valid) == 1 {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	start := time.Now()
+	built, err := n.Build(ctx, targets, BuildOptions{Flake: flake, KeepGoing: true, Event: func(e Event) {
+		if e.Kind == Line && e.Text == "started" {
+			close(running)
+		}
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Build = %v, want context.Canceled", err)
+	}
+	want := map[string]string{"done": "built", "going": "failed image-going: cancelled before it was built", "later": "failed image-later: cancelled before it was built"}
+	if diff := cmp.Diff(want, states(built)); diff != "" {
+		t.Errorf("Build (-want +got):\n%s", diff)
+	}
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("took %s to stop", took)
+	}
+	if left := processesIn(t, store.Root); len(left) > 0 {
+		t.Errorf("left running: %q", left)
+	}
+}
+
+// processesIn are the command lines of processes whose root or open files are below dir: builders of its sandboxes.
+func processesIn(t *testing.T, dir string) []string {
+	t.Helper()
+	var found []string
+	for range 50 {
+		found = nil
+		procs, _ := filepath.Glob("/proc/[0-9]*")
+		for _, p := range procs {
+			mounts, err := os.ReadFile(p + "/mountinfo")
+			line, _ := os.ReadFile(p + "/cmdline")
+			if err == nil && len(line) > 0 && strings.Contains(string(mounts), dir) {
+				found = append(found, strings.ReplaceAll(string(line), "\x00", " "))
+			}
+		}
+		if len(found) == 0 {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return found
+}
