@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -510,13 +511,13 @@ func TestEveryRequestMayFail(t *testing.T) {
 	for name, fail := range failures {
 		for at := 1; ; at++ {
 			host, server := strictRegistry(t)
-			reached := false
+			var reached atomic.Bool
 			ctx, kill := context.WithTimeout(t.Context(), time.Minute)
 			w := &wire{spoil: func(req *http.Request, n int) (*http.Response, error) {
 				if n < at {
 					return nil, nil
 				}
-				if reached = true; n == at {
+				if reached.Store(true); n == at {
 					return fail(req)
 				}
 				kill() // the run is over, as far as the registry can tell
@@ -524,7 +525,7 @@ func TestEveryRequestMayFail(t *testing.T) {
 			}}
 			_, err := Images(ctx, images, Options{Client: client(w), Registry: host, Tags: []string{"main"}})
 			kill()
-			if !reached {
+			if !reached.Load() {
 				if at < 20 || err != nil {
 					t.Errorf("%s: %v although nothing failed", name, err)
 				}
