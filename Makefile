@@ -40,7 +40,9 @@ lint:
 	cd e2e && go vet ./...
 	go tool -modfile=tools/go.mod staticcheck ./...
 	cd e2e && go tool -modfile=../tools/go.mod staticcheck ./...
-	go tool -modfile=tools/go.mod actionlint -config-file .github/actionlint.yaml .gitea/workflows/*.yaml examples/monorepo/.gitea/workflows/*.yaml
+	go tool -modfile=tools/go.mod actionlint -config-file .github/actionlint.yaml .gitea/workflows/*.yaml examples/monorepo/.gitea/workflows/* \
+	  examples/monorepo/.github/workflows/* e2e/testdata/monorepo/.gitea/workflows/*
+	nix/vendor-hash.sh --check
 
 generate:
 	FLAKESHIP_GENERATE=1 go test ./internal/handoff -run Documented

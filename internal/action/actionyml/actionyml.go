@@ -100,7 +100,7 @@ func describe(in action.Input) string {
 		s += " Default, " + in.Says + "."
 	}
 	if in.Example != "" {
-		s += " Example, " + in.Example
+		s += " Example, " + strings.ReplaceAll(in.Example, "\n", ", ")
 	}
 	return s
 }
