@@ -8,6 +8,7 @@ require (
 	gitea.com/gitea/runner v1.0.8
 	github.com/distribution/distribution/v3 v3.1.2
 	github.com/flakeship/flakeship v0.0.0-00010101000000-000000000000
+	github.com/google/go-containerregistry v0.22.1
 	github.com/sirupsen/logrus v1.10.2
 	github.com/spf13/pflag v1.0.10
 	go.etcd.io/etcd/server/v3 v3.7.3

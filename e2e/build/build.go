@@ -25,6 +25,9 @@ import (
 	"time"
 )
 
+// servicesSources are the packages of this module that the services program is made of.
+var servicesSources = []string{"cmd/services", "env/traffic", "runner/task"}
+
 // Services returns the path of the services program (see cmd/services), making
 // it first when its sources changed. Progress goes to progress, which may be nil.
 func Services(ctx context.Context, progress io.Writer) (string, error) {
@@ -39,7 +42,7 @@ func Services(ctx context.Context, progress io.Writer) (string, error) {
 	return program{
 		name: "services", title: "test services (etcd, Kubernetes, KWOK, registry, Gitea runner)",
 		dir: root, pkg: "./cmd/services",
-		sources: []string{"go.mod", "go.sum", "cmd/services", "env/traffic", "runner/task"},
+		sources: append([]string{"go.mod", "go.sum"}, servicesSources...),
 		ldflags: "-s -w " + flags,
 	}.build(ctx, progress)
 }
@@ -156,8 +159,9 @@ func (p program) compile(ctx context.Context, out string, progress io.Writer) er
 		return err
 	}
 	meter := newMeter(progress, p.title, total)
-	// -v names each package as it is compiled.
-	cmd := p.command(ctx, "build", "-v", "-buildvcs=false", "-ldflags", p.ldflags, "-o", out, p.pkg)
+	// -v names each package as it is compiled. -trimpath as the Makefile has it
+	// for all else: with another setting everything would be compiled twice.
+	cmd := p.command(ctx, "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", p.ldflags, "-o", out, p.pkg)
 	cmd.Stderr = meter
 	err = cmd.Run()
 	other := meter.finish(err == nil)

@@ -2,6 +2,7 @@ package runner_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -196,6 +197,63 @@ jobs:
 			})
 		}
 	}
+}
+
+// The same when the process that started the run is killed and cannot tidy up.
+func TestNothingIsLeftRunningByAKilledParent(t *testing.T) {
+	source := repository(t, `
+on: push
+jobs:
+  ship:
+    runs-on: ubuntu-latest
+    steps:
+      - shell: bash
+        run: |
+          setsid sleep 1000 > /dev/null 2>&1 < /dev/null &
+          echo $! > "$PID_FILE"
+          sleep 1000
+`)
+	dir := t.TempDir()
+	pidFile := filepath.Join(dir, "pid")
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(os.Environ(), "FLAKESHIP_RUN_SOURCE="+source, "FLAKESHIP_RUN_DIR="+dir, "PID_FILE="+pidFile)
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); !exists(pidFile); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the step did not start")
+		}
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait() // killed
+	text, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d of the step still runs", pid)
+		}
+	}
+}
+
+func TestMain(m *testing.M) {
+	if source := os.Getenv("FLAKESHIP_RUN_SOURCE"); source != "" {
+		_, err := runner.Run(context.Background(), runner.Job{
+			Runner: runner.Gitea, Dir: os.Getenv("FLAKESHIP_RUN_DIR"), Source: source, Workflow: ".gitea/workflows/ship.yaml",
+			Env: map[string]string{"PID_FILE": os.Getenv("PID_FILE")},
+		})
+		fmt.Fprintln(os.Stderr, err) // it ended, which it should not
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
 }
 
 func exists(path string) bool {

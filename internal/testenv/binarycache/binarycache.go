@@ -14,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -124,7 +125,7 @@ func (c *Cache) Requests() []Request {
 
 // served are the paths Nix reads and writes. Nothing else exists, so no request
 // gets out of the folder.
-var served = regexp.MustCompile(`^(nix-cache-info|[0-9a-z]{32}\.(narinfo|ls)|(nar|log|debuginfo|realisations)/[0-9A-Za-z+\-._?=!]+)$`)
+var served = regexp.MustCompile(`^(nix-cache-info|[0-9a-z]{32}\.(narinfo|ls)|(nar|log|debuginfo|realisations)/[0-9A-Za-z+\-._?=!:]+)$`)
 
 const cacheInfo = "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 40\n"
 
@@ -202,7 +203,7 @@ func (c *Cache) takeFault(r *http.Request) (Fault, bool) {
 	if f == nil || f.Match != nil && !f.Match.MatchString(r.URL.Path) {
 		return Fault{}, false
 	}
-	if len(f.Methods) > 0 && !strings.Contains(" "+strings.Join(f.Methods, " ")+" ", " "+r.Method+" ") {
+	if len(f.Methods) > 0 && !slices.Contains(f.Methods, r.Method) {
 		return Fault{}, false
 	}
 	if f.Times > 0 {
