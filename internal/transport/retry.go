@@ -78,8 +78,8 @@ func lost(err error, try int) bool {
 		return false
 	case errors.As(err, &late):
 		return try < 2 // a server that hangs costs the whole time limit each time
-	case errors.As(err, &cert), errors.As(err, &talk):
-		return false
+	case errors.As(err, &cert), errors.As(err, &talk), errors.Is(err, http.ErrSchemeMismatch):
+		return false // also what a registry without TLS says to the first, hopeful, https request
 	case errors.As(err, &name):
 		return !name.IsNotFound
 	}
