@@ -63,11 +63,10 @@ rules: [{level: Metadata}]
 // StartCluster starts an empty cluster in o.Dir/cluster and waits until its
 // nodes are ready and the default service account exists.
 func StartCluster(ctx context.Context, o Options) (*Cluster, error) {
-	services, err := o.services(ctx)
-	if err != nil {
+	if err := o.prepare(ctx); err != nil {
 		return nil, err
 	}
-	c := &Cluster{Dir: filepath.Join(o.Dir, "cluster"), services: services}
+	c := &Cluster{Dir: filepath.Join(o.Dir, "cluster"), services: o.Services}
 	if err := os.RemoveAll(c.Dir); err != nil {
 		return nil, err
 	}

@@ -55,12 +55,9 @@ type Env struct {
 // answer. On failure it stops what had started; the error names the service
 // and holds the end of its log.
 func Start(ctx context.Context, o Options) (*Env, error) {
-	services, err := o.services(ctx)
-	if err != nil {
+	if err := o.prepare(ctx); err != nil {
 		return nil, err
 	}
-	o.Services = services
-
 	e := &Env{Dir: o.Dir}
 	var wg sync.WaitGroup
 	var clusterErr, registryErr, cacheErr error
@@ -109,11 +106,18 @@ func (e *Env) Stop() {
 	wg.Wait()
 }
 
-func (o Options) services(ctx context.Context) (string, error) {
-	if o.Services != "" {
-		return o.Services, nil
+// prepare fills in what is left open. Paths become absolute, since the services
+// run in folders of their own.
+func (o *Options) prepare(ctx context.Context) error {
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return err
 	}
-	return build.Services(ctx, o.Progress)
+	o.Dir = dir
+	if o.Services == "" {
+		o.Services, err = build.Services(ctx, o.Progress)
+	}
+	return err
 }
 
 func (o Options) logs() string { return filepath.Join(o.Dir, "logs") }

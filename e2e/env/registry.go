@@ -33,8 +33,7 @@ type Registry struct {
 
 // StartRegistry starts a registry in o.Dir/registry and waits until it answers.
 func StartRegistry(ctx context.Context, o Options) (*Registry, error) {
-	services, err := o.services(ctx)
-	if err != nil {
+	if err := o.prepare(ctx); err != nil {
 		return nil, err
 	}
 	base := filepath.Join(o.Dir, "registry")
@@ -62,7 +61,8 @@ func StartRegistry(ctx context.Context, o Options) (*Registry, error) {
 		}
 		args = append(args, "--htpasswd", users)
 	}
-	r.process, err = process.Start(process.Options{Name: "registry", Path: services, Args: args, LogDir: o.logs()})
+	var err error
+	r.process, err = process.Start(process.Options{Name: "registry", Path: o.Services, Args: args, LogDir: o.logs()})
 	if err != nil {
 		return nil, err
 	}

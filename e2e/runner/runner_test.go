@@ -100,6 +100,31 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestCopyAction(t *testing.T) {
+	root, dir := t.TempDir(), t.TempDir()
+	write(t, root, "action.yml", action)
+	write(t, root, "actions/launch.sh", script)
+	write(t, root, "internal/code.go", "package code")
+	write(t, dir, "actions/old/action.yml", "of an earlier copy")
+	write(t, dir, "dist/tool", "the caller's")
+	if err := runner.CopyAction(root, dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{
+		"action.yml": true, "actions/launch.sh": true, "dist/tool": true, "actions/old/action.yml": false, "internal/code.go": false,
+	} {
+		if got := exists(filepath.Join(dir, name)); got != want {
+			t.Errorf("%s is there: %t, want %t", name, got, want)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(dir, "actions/launch.sh")); err != nil || info.Mode()&0o111 == 0 {
+		t.Errorf("the launcher cannot be run: %v, %v", info, err)
+	}
+	if err := runner.CopyAction(t.TempDir(), dir); err == nil {
+		t.Error("copying a folder without an action succeeds")
+	}
+}
+
 func TestFailedStep(t *testing.T) {
 	source := repository(t, `
 on: push
