@@ -115,6 +115,9 @@ const maxSampled = 8
 
 // prepare opens a member's image and learns from its repository; it finds out whether the image is there already.
 func (r *run) prepare(ctx context.Context, m *member) error {
+	if m.Missing != "" {
+		return &MissingError{m.Missing}
+	}
 	if m.Present {
 		return r.confirm(ctx, m)
 	}
@@ -243,10 +246,11 @@ func childFor(index []byte, platform v1.Platform) (digest string, ok bool) {
 	return digest, ok
 }
 
-// recognise says whether found is the member's image. A stream image need not be read for that: its config tells the store
-// paths of each layer, which never change, and the tag is the hash of all it was made with.
+// recognise says whether found is the member's image. A stream image need not be read for that where its tag is a Nix hash:
+// the hash stands for all it was made with, and its config tells the store paths of each layer.
 func (m *member) recognise(found *learned) bool {
-	if len(found.diffIDs) != len(m.image.Layers) {
+	unread := slices.ContainsFunc(m.image.Layers, func(l *image.Layer) bool { return l.DiffID == (v1.Hash{}) })
+	if len(found.diffIDs) != len(m.image.Layers) || unread && !hashLike.MatchString(m.Tag) {
 		return false
 	}
 	config, err := m.image.Config(found.diffIDs)

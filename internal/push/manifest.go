@@ -62,7 +62,16 @@ func (r *run) writeImage(ctx context.Context, m *member) error {
 	if err != nil {
 		return err
 	}
-	if m.manifest, err = r.write(ctx, m.repo, m.Tag, types.OCIManifestSchema1, text); err != nil {
+	sum, _, err := v1.SHA256(bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	m.manifest = registry.Manifest{Bytes: text, MediaType: types.OCIManifestSchema1, Digest: sum.String()}
+	if at, ok := r.known.tag(m.repo.String() + ":" + m.Tag); ok && at == m.manifest.Digest {
+		m.same = true // it took the layers' bytes to see it
+		return nil
+	}
+	if err := r.write(ctx, m.repo, m.Tag, m.manifest); err != nil {
 		return err
 	}
 	m.addSent(int64(len(text)))
@@ -70,16 +79,12 @@ func (r *run) writeImage(ctx context.Context, m *member) error {
 }
 
 // write puts a manifest or index to a tag.
-func (r *run) write(ctx context.Context, repo *registry.Repository, tag string, mediaType types.MediaType, text []byte) (registry.Manifest, error) {
-	digest, _, err := v1.SHA256(bytes.NewReader(text))
-	if err != nil {
-		return registry.Manifest{}, err
+func (r *run) write(ctx context.Context, repo *registry.Repository, tag string, m registry.Manifest) error {
+	if err := putManifest(ctx, repo, tag, m.MediaType, m.Bytes); err != nil {
+		return err
 	}
-	if err := putManifest(ctx, repo, tag, mediaType, text); err != nil {
-		return registry.Manifest{}, err
-	}
-	r.known.setTag(repo.String()+":"+tag, digest.String())
-	return registry.Manifest{Bytes: text, MediaType: mediaType, Digest: digest.String()}, nil
+	r.known.setTag(repo.String()+":"+tag, m.Digest)
+	return nil
 }
 
 // leave is called once for each member, when it is in the registry or has failed. The last of a group settles what the
@@ -165,7 +170,7 @@ func (r *run) writeIndex(ctx context.Context, g *group) (written bool, err error
 	if there, err := r.tagged(ctx, g, g.tag); there || err != nil {
 		return false, err
 	}
-	if _, err = r.write(ctx, g.repo, g.tag, types.OCIImageIndex, text); err != nil {
+	if err := r.write(ctx, g.repo, g.tag, g.manifest); err != nil {
 		return false, err
 	}
 	g.result.Uploaded += int64(len(text))
@@ -216,7 +221,7 @@ func (r *run) tagged(ctx context.Context, g *group, tag string) (bool, error) {
 // moveTags points the shared tags, and those the images ask for, at what was pushed. It happens after all images are in, and
 // only then: who deploys a tag gets images of one commit.
 func (r *run) moveTags(ctx context.Context, groups []*group) {
-	if r.KeepTags || ctx.Err() != nil || slices.ContainsFunc(groups, func(g *group) bool { return g.err != nil }) {
+	if ctx.Err() != nil || slices.ContainsFunc(groups, func(g *group) bool { return g.err != nil }) {
 		return
 	}
 	each(ctx, groups, func(g *group) {
@@ -247,7 +252,7 @@ func (r *run) moveTagsOf(ctx context.Context, g *group) error {
 					return fmt.Errorf("tag %s: %w", tag, err)
 				}
 			}
-			if _, err := r.write(ctx, g.repo, tag, g.manifest.MediaType, g.manifest.Bytes); err != nil {
+			if err := r.write(ctx, g.repo, tag, g.manifest); err != nil {
 				return fmt.Errorf("tag %s: %w", tag, err)
 			}
 			g.result.Uploaded += int64(len(g.manifest.Bytes))

@@ -34,6 +34,9 @@ type Image struct {
 	// Present says that the registry was seen to have the image, with Digest when that is not empty: Path is not looked at.
 	Present bool
 	Digest  string
+
+	// Missing says why there is no image to push, such as a build that failed. It fails, and the others are pushed.
+	Missing string
 }
 
 // Options says how images are pushed. Client and Registry are required.
@@ -48,9 +51,6 @@ type Options struct {
 	Temp        string      // folder for layers between compression and sending; empty: os.TempDir
 	Workers     int         // layers compressed at a time; 0: the number of processors
 
-	// KeepTags leaves Tags where they are: images are missing that are to move with these.
-	KeepTags bool
-
 	Done   func(handoff.PushedImage, time.Duration) // told of each image when it is in or has failed; one call at a time
 	Debugf func(format string, args ...any)         // told what was learned and decided
 }
@@ -63,6 +63,11 @@ type ImageError struct {
 
 func (e *ImageError) Error() string { return fmt.Sprintf("push %s: %v", e.Name, e.Err) }
 func (e *ImageError) Unwrap() error { return e.Err }
+
+// MissingError is an image that there is nothing to push of.
+type MissingError struct{ Reason string }
+
+func (e *MissingError) Error() string { return e.Reason }
 
 // StaleError says that the registry is not what it was when the images were planned.
 type StaleError struct {
@@ -116,7 +121,8 @@ type run struct {
 //
 // Errors, joined:
 //   - *NameError before anything is sent
-//   - *ImageError for each image that failed, wrapping what the packages image and registry return, *StaleError or *TagError
+//   - *ImageError for each image that failed, wrapping what the packages image and registry return, *StaleError, *MissingError
+//     or *TagError
 //   - ctx.Err() when ctx ends first
 func Images(ctx context.Context, images []Image, o Options) ([]handoff.PushedImage, error) {
 	r := newRun(o)

@@ -68,6 +68,16 @@ func (s *strict) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusCreated)
 		return
 	}
+	if repo, ok := strings.CutSuffix(path, "/tags/list"); ok {
+		list := map[string][]string{"tags": {}}
+		for key := range s.manifests {
+			if tag, ok := strings.CutPrefix(key, repo+":"); ok {
+				list["tags"] = append(list["tags"], tag)
+			}
+		}
+		json.NewEncoder(w).Encode(list)
+		return
+	}
 	if path != "" {
 		w.WriteHeader(http.StatusNotFound)
 	}
