@@ -314,3 +314,11 @@ func TestHelpNamesEveryInputAndOutput(t *testing.T) {
 		t.Errorf("code %d:\n%s", got.code, got.stdout)
 	}
 }
+
+func TestPreKeepsLinesAndNothingElse(t *testing.T) {
+	got := action.Pre("a <b>\n\n</pre> & ::error::x\n\x1b[31m| `_`\n")
+	want := "<pre>a &lt;b&gt;\n\n&lt;/pre&gt; &amp; ::error::x\n\\x1b[31m| `_`\n</pre>\n"
+	if got != want {
+		t.Errorf("Pre = %q, want %q", got, want)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,6 +137,17 @@ func Cell(text string) string {
 }
 
 var cell = strings.NewReplacer("|", `\|`, "`", "'", "<", "&lt;", ">", "&gt;", "[", `\[`, "]", `\]`, "*", `\*`, "_", `\_`, "!", `\!`, "@", "&#64;", "#", "&#35;")
+
+// Pre makes text from outside, of any number of lines, a block of the step summary that shows it as it is.
+func Pre(text string) string {
+	var b strings.Builder
+	b.WriteString("<pre>")
+	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
+		b.WriteString(html.EscapeString(clean(line)) + "\n")
+	}
+	b.WriteString("</pre>\n")
+	return b.String()
+}
 
 func appendFile(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)

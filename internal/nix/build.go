@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,7 +22,6 @@ type Target struct {
 // BuildOptions are the settings of Build. The zero value builds as the installed Nix is set up, and stops at the first failure.
 type BuildOptions struct {
 	Flake        handoff.Flake // that the targets come from, to write derivations that are not in the store
-	Roots        string        // folder that is made and gets a garbage collector root per image; empty: none
 	KeepGoing    bool          // build the others when one fails
 	MaxJobs      string        // number or auto; empty: Nix's setting
 	Cores        string        // number; empty: Nix's setting
@@ -35,10 +33,11 @@ type BuildOptions struct {
 
 // Built is what became of one target.
 type Built struct {
-	Target                     // OutPath is known, unless it failed
-	State   handoff.BuildState // built, substituted or failed
-	Seconds float64            // its own builder or download took; 0 when there was nothing to do, and for one that failed
-	Failure *handoff.Failure   // when it failed
+	Target                        // OutPath is known, unless it failed
+	State      handoff.BuildState // built, substituted or failed
+	Seconds    float64            // its own builder or download took; 0 when there was nothing to do, and for one that failed
+	Failure    *handoff.Failure   // when it failed
+	NotReached bool               // it failed only because the whole build ended early
 }
 
 // Build makes the targets' outputs exist, all with one run of Nix's scheduler, and says for each what became of it, in the
@@ -323,13 +322,13 @@ func (b *build) culprit(ctx context.Context, drvs []string) (drv, reason string,
 	return "", "", nil
 }
 
-// finish says something of each target, protects what was made from the garbage collector, and returns what stands in the way.
+// finish says something of each target.
 func (b *build) finish(ctx context.Context, cause error) error {
 	var err error
 	if cause != nil {
 		err = b.settle(ctx)
 	}
-	reason := "Nix did not get to it"
+	reason, early := "Nix did not get to it", true
 	switch {
 	case errors.Is(cause, context.Canceled):
 		reason = "cancelled before it was built"
@@ -338,35 +337,15 @@ func (b *build) finish(ctx context.Context, cause error) error {
 	case !b.o.KeepGoing && b.log.failed():
 		reason = "not built, because another image failed and keep-going is off"
 	case b.log.stray() != "":
-		reason = b.log.stray()
+		reason, early = b.log.stray(), false
 	case b.last != nil:
-		reason = b.last.Error()
+		reason, early = b.last.Error(), false
 	}
 	for _, t := range b.open() {
 		b.fail(t, t.DrvPath, reason)
+		t.NotReached = early
 	}
-	return errors.Join(err, b.addRoots(ctx))
-}
-
-// addRoots keeps the garbage collector away from what was made, until the folder is deleted.
-func (b *build) addRoots(ctx context.Context) error {
-	var paths []string
-	for _, t := range b.built {
-		if t.State != handoff.BuildFailed {
-			paths = append(paths, t.OutPath)
-		}
-	}
-	if b.o.Roots == "" || len(paths) == 0 {
-		return nil
-	}
-	if err := os.MkdirAll(b.o.Roots, 0o755); err != nil {
-		return fmt.Errorf("garbage collector roots: %w", err)
-	}
-	args := append([]string{"--realise", "--add-root", filepath.Join(b.o.Roots, "image"), "--indirect"}, paths...)
-	if _, err := b.nix.run(ctx, command{program: "nix-store", args: args}); err != nil {
-		return fmt.Errorf("garbage collector roots: %w", err)
-	}
-	return nil
+	return err
 }
 
 // unjoin takes errors.Join apart.

@@ -64,7 +64,7 @@ func TestBuildKeepsWhatSucceeds(t *testing.T) {
 	})
 	flake, targets := plan(t, n, dir)
 	var lines []string
-	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true, LogLines: 3, Roots: filepath.Join(store.Dir, "roots"),
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true, LogLines: 3,
 		Event: func(e Event) {
 			if e.Kind == Line {
 				lines = append(lines, e.Text)
@@ -106,6 +106,9 @@ func TestBuildKeepsWhatSucceeds(t *testing.T) {
 	}
 
 	// What succeeded survives the garbage collector as long as the roots are there.
+	if err := n.AddRoots(t.Context(), filepath.Join(store.Dir, "roots"), []string{built[0].OutPath}); err != nil {
+		t.Fatal(err)
+	}
 	store.Command(t, "nix-store", "--gc")
 	if !n.Exists(built[0].OutPath) {
 		t.Errorf("%s is gone after a garbage collection", built[0].OutPath)

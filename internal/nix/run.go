@@ -64,9 +64,10 @@ func (e *CommandError) Cause() string {
 type command struct {
 	program string // instead of nix: nix-store
 	args    []string
-	env     []string  // added to the Nix's own
-	stderr  io.Writer // instead of the log
-	bare    bool      // without the feature flags, for `nix --version`
+	env     []string   // added to the Nix's own
+	stderr  io.Writer  // instead of the log
+	files   []*os.File // open in it as 3, 4, ...
+	bare    bool       // without the feature flags, for `nix --version`
 }
 
 // maxStderr is how much of the end of standard error an error keeps: an evaluation's trace has a few kilobytes.
@@ -91,6 +92,7 @@ func (n *Nix) run(ctx context.Context, c command) ([]byte, error) {
 	cmd.Dir = n.dir
 	cmd.Env = append(append([]string(nil), n.env...), c.env...)
 	cmd.Stdout = &stdout
+	cmd.ExtraFiles = c.files
 	var log io.Writer = n.log
 	if c.stderr != nil {
 		log = c.stderr

@@ -2,12 +2,28 @@ package nix
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// AddRoots makes garbage collector roots of store paths in a folder, which it makes as well. The paths stay as long as the
+// folder does.
+func (n *Nix) AddRoots(ctx context.Context, dir string, paths []string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	args := append([]string{"--realise", "--add-root", filepath.Join(dir, "image"), "--indirect"}, paths...)
+	_, err := n.run(ctx, command{program: "nix-store", args: args})
+	return err
+}
 
 // valid says which store paths Nix has.
 func (n *Nix) valid(ctx context.Context, paths []string) (map[string]bool, error) {

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/flakeship/flakeship/internal/action"
+	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/narinfo"
+	"github.com/flakeship/flakeship/internal/nix"
+)
+
+// inputs are what the step was given.
+type inputs struct {
+	plan    handoff.Plan
+	options nix.BuildOptions
+	copyTo  *url.URL // nil: nothing is copied
+	key     string   // secret key, name:base64; empty: what is copied is not signed
+	public  []narinfo.PublicKey
+}
+
+// readInputs checks what was given. Every problem is reported, before anything is built.
+func readInputs(env *action.Env) (*inputs, error) {
+	in := &inputs{options: nix.BuildOptions{
+		KeepGoing: env.Bool("keep-going"),
+		MaxJobs:   env.Text("max-jobs"),
+		Cores:     env.Text("cores"),
+		Builders:  env.Text("builders"),
+		LogLines:  env.Int("log-lines"),
+	}}
+	var problems []error
+	bad := func(err error, hint string) {
+		if err != nil {
+			problems = append(problems, action.Fail(action.BadInput, err, "%s", hint))
+		}
+	}
+	if err := handoff.Load(env.Text("plan"), &in.plan); err != nil {
+		problems = append(problems, explain(err))
+	}
+	if jobs := in.options.MaxJobs; jobs != "" && jobs != "auto" {
+		if n, err := strconv.Atoi(jobs); err != nil || n < 0 {
+			bad(fmt.Errorf("input max-jobs is %q", jobs), "give a number, or auto for one job per core")
+		}
+	}
+	if env.Int("cores") < 0 {
+		bad(fmt.Errorf("input cores is %s", in.options.Cores), "give a number; 0 is all cores of the machine")
+	}
+	if in.options.LogLines < 0 {
+		bad(fmt.Errorf("input log-lines is %d", in.options.LogLines), "give a number; 0 shows nothing of the log")
+	}
+	var err error
+	in.copyTo, err = cacheURL(env)
+	bad(err, "give a URL such as https://cache.example.org or file:///var/cache/nix")
+	in.key, err = signingKey(env)
+	bad(err, "nix-store --generate-binary-cache-key makes one: give its text in signing-key, or the path of its file in signing-key-file")
+	switch {
+	case in.key != "" && in.copyTo == nil && err == nil && env.Text("copy-to") == "":
+		bad(errors.New("a signing key is given, but nothing is copied"), "give the cache in the input copy-to, or leave the key out")
+	case in.key != "":
+		secret, _ := narinfo.ParseSecretKey(in.key) // signingKey parsed it
+		in.public = append(in.public, secret.Public())
+	}
+	return in, errors.Join(problems...)
+}
+
+// cacheURL reads copy-to; nil when there is none.
+func cacheURL(env *action.Env) (*url.URL, error) {
+	text := env.Text("copy-to")
+	if text == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, errors.New("input copy-to is no URL") // which part is wrong may be the password
+	}
+	if password, ok := u.User.Password(); ok {
+		env.Mask(password)
+	}
+	at := nix.Redacted(u)
+	switch {
+	case (u.Scheme == "http" || u.Scheme == "https") && u.Host == "":
+		return nil, fmt.Errorf("input copy-to is %q: it names no host", at)
+	case u.Scheme == "file" && (u.Host != "" || !filepath.IsAbs(u.Path)):
+		return nil, fmt.Errorf("input copy-to is %q: it is no absolute path", at)
+	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file":
+		return nil, fmt.Errorf("input copy-to is %q: caches that can be written to are https, http and file", at)
+	case u.Query().Has("secret-key"):
+		return nil, fmt.Errorf("input copy-to is %q with the parameter secret-key: the key has an input of its own", at)
+	}
+	return u, nil
+}
+
+// signingKey reads the key from either of its inputs.
+func signingKey(env *action.Env) (string, error) {
+	text, file := env.Text("signing-key"), env.Text("signing-key-file")
+	if text != "" && file != "" {
+		return "", errors.New("both signing-key and signing-key-file are given")
+	}
+	name := "signing-key"
+	if file != "" {
+		name = "signing-key-file"
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("input signing-key-file: %w", err)
+		}
+		text = strings.TrimSpace(string(b))
+		env.Mask(text)
+	}
+	if text == "" && file == "" {
+		return "", nil
+	}
+	if _, err := narinfo.ParseSecretKey(text); err != nil {
+		return "", fmt.Errorf("input %s: %w", name, err)
+	}
+	return text, nil
+}
+
+// targets are the images of the plan that there is something to do for.
+func (in *inputs) targets() []nix.Target {
+	var targets []nix.Target
+	for _, img := range in.plan.Images {
+		if !img.Build && !img.Push {
+			continue
+		}
+		targets = append(targets, nix.Target{Fetch: !img.Build, Image: nix.Image{
+			Attr: img.Attr, System: img.System, Name: img.Name, Tag: img.Tag, ImageTag: img.ImageTag,
+			Family: img.Family, DrvPath: img.DrvPath, OutPath: img.OutPath,
+		}})
+	}
+	return targets
+}
+
+// undecided are the images that the plan has no answer for.
+func (in *inputs) undecided() []string {
+	var names []string
+	for _, img := range in.plan.Images {
+		if img.State == handoff.StateError && !img.Build {
+			names = append(names, img.Name)
+		}
+	}
+	return names
+}
+
+// storeDir is the folder that the plan's store paths are in.
+func (in *inputs) storeDir() string {
+	for _, img := range in.plan.Images {
+		if m := storePath.FindStringSubmatch(img.DrvPath); m != nil {
+			return m[1]
+		}
+	}
+	return "/nix/store"
+}
+
+var storePath = regexp.MustCompile(`^(/.+)/[0-9a-z]{32}-[^/]+$`)

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/flakeship/flakeship/internal/action"
+	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/nix"
+)
+
+func run(ctx context.Context, env *action.Env) error {
+	start := time.Now()
+	in, err := readInputs(env)
+	if err != nil {
+		return err
+	}
+	if names := in.undecided(); len(names) > 0 {
+		return action.Fail(action.Failed, fmt.Errorf("the plan has no answer for %s: %s", plural(len(names), "image"), list(names)),
+			"mend what nix-cache-check reports and run it again, or let it plan to build them with on-cache-error: build")
+	}
+	result := &handoff.BuildResult{
+		Header: handoff.Header{Commit: in.plan.Commit, Previous: []string{in.plan.Digest}},
+		Store:  handoff.Store{Dir: in.storeDir()},
+	}
+	var built []nix.Built
+	if targets := in.targets(); len(targets) > 0 {
+		n, err := nix.Open(ctx, nix.Options{})
+		if err != nil {
+			return explain(err)
+		}
+		result.Store = handoff.Store{Dir: n.Settings.StoreDir, Root: n.Settings.StoreRoot}
+		built, err = build(ctx, env, n, in, targets)
+		keep(ctx, env, n, in, built)
+		result.Images = merge(in.plan.Images, built)
+		if err == nil && in.copyTo != nil {
+			result.CopyTo = nix.Redacted(in.copyTo)
+			err = copyImages(ctx, env, n, in, result)
+		}
+		return errors.Join(err, report(env, result, built, time.Since(start)))
+	}
+	result.Images = merge(in.plan.Images, nil)
+	return report(env, result, nil, time.Since(start))
+}
+
+// build has Nix make the targets, and returns what is wrong with the run as a whole. What is wrong with single images is theirs.
+func build(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, targets []nix.Target) ([]nix.Built, error) {
+	fetch := 0
+	for _, t := range targets {
+		if t.Fetch {
+			fetch++
+		}
+	}
+	env.Infof("%d to build, %d to fetch", len(targets)-fetch, fetch)
+
+	log := env.Foreign("nix: ")
+	defer log.Close()
+	in.options.Flake = in.plan.Flake
+	in.options.Substituters = in.plan.Substituters
+	in.options.Event = func(e nix.Event) {
+		switch warning := strings.HasPrefix(e.Text, "warning:"); {
+		case e.Kind == nix.Message && (warning || debug(env)):
+			fmt.Fprintln(log, e.Text)
+		case e.Kind == nix.Line && debug(env):
+			fmt.Fprintf(log, "%s> %s\n", drvName(e.Path), e.Text)
+		}
+	}
+	built, err := n.Build(ctx, targets, in.options)
+	if ctx.Err() != nil {
+		done := 0
+		for _, b := range built {
+			if b.State != handoff.BuildFailed {
+				done++
+			}
+		}
+		return built, fmt.Errorf("%d of %s built or fetched: %w", done, plural(len(built), "image"), ctx.Err())
+	}
+	return built, explain(err)
+}
+
+func debug(env *action.Env) bool {
+	return env.Text("log-level") == "debug" || env.Getenv("RUNNER_DEBUG") == "1"
+}
+
+// keep protects what was made from the garbage collector, as long as the runner keeps its temporary folder: the images are to be
+// pushed yet.
+func keep(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, built []nix.Built) {
+	var paths []string
+	for _, b := range built {
+		if b.State != handoff.BuildFailed {
+			paths = append(paths, b.OutPath)
+		}
+	}
+	temp := env.Getenv("RUNNER_TEMP")
+	if temp == "" {
+		temp = os.TempDir()
+	}
+	dir := filepath.Join(temp, "flakeship", fmt.Sprintf("roots-%.12s", strings.TrimPrefix(in.plan.Digest, "sha256:")))
+	if err := n.AddRoots(ctx, dir, paths); err != nil && ctx.Err() == nil {
+		env.Warnf("the images are not safe from Nix's garbage collector before they are pushed: %v", err)
+	}
+}
+
+// merge makes the BuildResult's images of the plan's, in their order: those that were worked on, and those that were left alone.
+func merge(planned []handoff.PlannedImage, built []nix.Built) []handoff.BuiltImage {
+	images := make([]handoff.BuiltImage, 0, len(planned))
+	for _, p := range planned {
+		img := handoff.BuiltImage{Name: p.Name, Tag: p.Tag, ImageTag: p.ImageTag, Attr: p.Attr, System: p.System, Family: p.Family,
+			DrvPath: p.DrvPath, OutPath: p.OutPath, State: handoff.BuildSkipped, Digest: p.Digest}
+		if p.Build || p.Push {
+			b := built[0]
+			built = built[1:] // targets are in the order of the plan
+			img.Tag, img.OutPath, img.State, img.Digest, img.Failure = b.Tag, b.OutPath, b.State, "", b.Failure
+		}
+		images = append(images, img)
+	}
+	return images
+}

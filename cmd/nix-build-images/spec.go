@@ -1,0 +1,29 @@
+package main
+
+import "github.com/flakeship/flakeship/internal/action"
+
+var spec = action.Spec{
+	Name:    "nix-build-images",
+	Summary: "builds the images of a Plan that no cache serves, fetches the others, and copies the result to a cache",
+	Inputs: []action.Input{
+		{Name: "plan", Kind: action.Document, Required: true, Help: "the Plan of nix-cache-check"},
+		{Name: "copy-to", Help: "cache URL finished closures are copied to: https, http, file; empty: they are not", Example: "https://cache.example.org"},
+		{Name: "signing-key", Secret: true, Help: "Nix secret key the copied paths are signed with, as name:base64", Example: "${{ secrets.CACHE_SIGNING_KEY }}"},
+		{Name: "signing-key-file", Help: "path of a file with that key, instead of signing-key"},
+		{Name: "builders", Help: "remote builders, as in nix.conf", Example: "ssh-ng://builder.example.org aarch64-linux", Says: "those of the installed Nix"},
+		{Name: "max-jobs", Help: "derivations built at the same time, or `auto`", Says: "that of the installed Nix"},
+		{Name: "cores", Kind: action.Int, Help: "cores one builder may use; 0: all", Says: "those of the installed Nix"},
+		{Name: "keep-going", Kind: action.Bool, Default: "true", Help: "build the others when one fails"},
+		{Name: "log-lines", Kind: action.Int, Default: "40", Help: "last lines of a failed builder's output to show and keep"},
+		{Name: "timeout", Kind: action.Duration, Default: "2h", Help: "longest time for the whole step"},
+		{Name: "copy-timeout", Kind: action.Duration, Default: "15m", Help: "longest time for the copy to the cache"},
+	},
+	Outputs: []action.Output{
+		{Name: "build-result", Help: "path of the BuildResult"},
+		{Name: "build-result-json", Help: "the BuildResult itself, when it is shorter than 60 kB"},
+		{Name: "built", Help: "names of the images that were built, as a JSON array"},
+		{Name: "substituted", Help: "names of the images that were fetched from a cache, as a JSON array"},
+		{Name: "failed", Help: "names of the images that could not be built, as a JSON array"},
+		{Name: "has-failures", Help: "`true` when an image could not be built"},
+	},
+}
