@@ -131,7 +131,7 @@ type Result struct {
 // With requireDigests, an image of the push result's registry that ends up without a digest is a problem; else a warning.
 // An image that no field names is a warning: a push may well hold images that run elsewhere.
 func (t *Table) Objects(objects []manifest.Object, requireDigests bool) Result {
-	var result Result
+	result := Result{Pinned: []handoff.PinnedImage{}}
 	count := map[handoff.PinnedImage]int{}
 	matched := map[*target]bool{}
 	var others []found

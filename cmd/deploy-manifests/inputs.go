@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/flakeship/flakeship/internal/action"
+	"github.com/flakeship/flakeship/internal/cluster"
+	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/manifest"
+	"github.com/flakeship/flakeship/internal/resolve"
+)
+
+// inputs is what a run works on. Nothing has been sent anywhere when it is complete.
+type inputs struct {
+	push    *handoff.PushResult // nil: none was given
+	objects []manifest.Object   // images pinned
+	pinned  []handoff.PinnedImage
+	cluster *cluster.Cluster
+}
+
+// readInputs reads everything that is given and reports all that is wrong with it together.
+func readInputs(ctx context.Context, env *action.Env) (in inputs, err error) {
+	var problems []error
+	report := func(err error) { problems = append(problems, err) }
+
+	if text := env.Text("push-result"); text != "" {
+		in.push = new(handoff.PushResult)
+		if err := loadPush(text, in.push); err != nil {
+			report(err)
+			in.push = nil
+		}
+	}
+	table, err := resolve.New(in.push, env.List("images"))
+	for _, err := range split(err) {
+		report(action.Fail(action.BadInput, fmt.Errorf("input images: %w", err), "give NAME=reference, one per line, such as redis=registry.example.org/redis:7"))
+	}
+	if in.cluster, err = openCluster(env); err != nil {
+		report(explainCluster(err))
+	}
+	if in.objects, err = manifest.Read(ctx, env.List("manifests"), env.Stdin); err != nil {
+		report(explainManifests(err))
+	}
+	if len(problems) > 0 {
+		return in, errors.Join(problems...)
+	}
+
+	if err := manifest.Unique(in.objects, in.cluster.Namespace); err != nil {
+		report(explainManifests(err))
+	}
+	result := table.Objects(in.objects, env.Bool("require-digests"))
+	in.pinned = result.Pinned
+	for _, warning := range result.Warnings {
+		env.Warnf("%s", warning)
+	}
+	if len(result.Problems) > 0 {
+		report(explainImages(&manifest.Error{Problems: result.Problems}))
+	}
+	return in, errors.Join(problems...)
+}
+
+// loadPush reads a push result that everything can be deployed from.
+func loadPush(text string, push *handoff.PushResult) error {
+	if err := handoff.Load(text, push); err != nil {
+		return explainDocument(err)
+	}
+	if push.Complete {
+		return nil
+	}
+	var missing []string
+	for _, image := range push.Images {
+		if image.State == handoff.PushFailed {
+			missing = append(missing, image.Name)
+		}
+	}
+	err := errors.New("the push result is not complete")
+	if len(missing) > 0 {
+		err = fmt.Errorf("%w: %s could not be pushed", err, strings.Join(missing, ", "))
+	}
+	return action.Fail(action.Conflict, err, "run push-images again until it succeeds; what it pushed already is not sent twice")
+}
+
+func openCluster(env *action.Env) (*cluster.Cluster, error) {
+	c, err := cluster.Open(cluster.Options{
+		Server:     env.Text("server"),
+		CA:         env.Text("ca"),
+		Token:      env.Text("token"),
+		Kubeconfig: env.Text("kubeconfig"),
+		Context:    env.Text("context"),
+		Namespace:  env.Text("namespace"),
+		UserAgent:  "flakeship/" + action.Version + " (deploy-manifests)",
+		Getenv:     env.Getenv,
+		Warn:       func(text string) { env.Warnf("the API server warns: %s", text) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, secret := range c.Secrets {
+		env.Mask(secret)
+	}
+	return c, nil
+}
+
+// split takes errors.Join apart.
+func split(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}

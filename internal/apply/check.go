@@ -1,0 +1,209 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flakeship/flakeship/internal/cluster"
+	"github.com/flakeship/flakeship/internal/handoff"
+)
+
+// check plans the wanted items: it looks up what the cluster has and asks the server, in dry runs, what would become of it.
+// What it may not judge yet stays blocked.
+func (a *applier) check(ctx context.Context, wanted func(*item) bool) error {
+	var items []*item
+	for _, it := range a.items {
+		if wanted(it) && it.problem == nil {
+			items = append(items, it)
+		}
+	}
+	if err := a.look(ctx, items); err != nil {
+		return err
+	}
+	a.absent = map[string][]*item{}
+	for _, it := range a.items {
+		if it.live == nil && it.problem == nil && it.plan != keep {
+			a.absent[it.object.GetName()] = append(a.absent[it.object.GetName()], it)
+		}
+	}
+	return a.each(ctx, wanted, a.dryRun)
+}
+
+// freshTimeout is how long the server is given to use a definition it has just taken; 45 ms were measured.
+const freshTimeout = 5 * time.Second
+
+func (a *applier) dryRun(ctx context.Context, it *item) error {
+	begin := time.Now()
+	for poll := pollFirst; ; poll = min(2*poll, pollMost) {
+		err := a.dryRunOnce(ctx, it)
+		if err == nil {
+			return nil
+		}
+		reason := cluster.Diagnose(err)
+		if it.fresh && time.Since(begin) < freshTimeout && (reason.Class == cluster.Absent || reason.Class == cluster.Invalid && it.coming(a)) {
+			if err := sleep(ctx, poll); err != nil {
+				return err
+			}
+			continue
+		}
+		switch {
+		case a.mend(it, reason):
+			continue
+		case strings.Contains(reason.Text, "does not support dry run"): // a webhook: it will judge the real request
+			it.plan = write
+			return nil
+		case reason.Class == cluster.Immutable && isJob(it) && it.object.GetAnnotations()[RecreateAnnotation] == "true":
+			return a.planRecreate(ctx, it)
+		case reason.Class == cluster.Immutable && isJob(it):
+			return a.fail(it, err, fmt.Sprintf("annotate the Job with %s: \"true\" to have it deleted and run again, or give it a new name", RecreateAnnotation))
+		}
+		if it.awaitable {
+			if it.blocked = a.awaited(it, reason); it.blocked != "" {
+				return nil
+			}
+		}
+		return a.fail(it, err, hint(reason))
+	}
+}
+
+// coming says whether the definition of the item's kind was there before, in another form: then the server may still judge
+// by that.
+func (it *item) coming(a *applier) bool {
+	d, ok := a.coming.definitions[it.object.GroupVersionKind().GroupKind()]
+	return ok && d.live != nil
+}
+
+// dryRunOnce plans an item the server takes.
+func (a *applier) dryRunOnce(ctx context.Context, it *item) error {
+	for moves := 0; ; moves++ {
+		checked, err := a.patch(ctx, it, metav1.DryRunAll)
+		if err != nil {
+			return err
+		}
+		it.checked, it.plan = checked, write
+		switch {
+		case it.live == nil:
+			return nil
+		case same(it.live, checked):
+			it.plan = keep
+			it.change.Action, it.change.Live, it.change.At = handoff.ActionUnchanged, checked, time.Now()
+			return nil
+		case it.live.GetResourceVersion() == checked.GetResourceVersion() || moves == 3:
+			return nil
+		}
+		// Somebody wrote the object since it was looked up, so not every difference is ours.
+		if err := it.get(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// patch sends the item's payload.
+func (a *applier) patch(ctx context.Context, it *item, dryRun ...string) (live *unstructured.Unstructured, err error) {
+	force := a.options.Conflicts == Force
+	options := metav1.PatchOptions{FieldManager: FieldManager, Force: &force, DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict}
+	err = cluster.Retry(ctx, func() error {
+		live, err = it.client.Patch(ctx, it.object.GetName(), types.ApplyPatchType, it.payload, options)
+		return err
+	})
+	return live, err
+}
+
+// same says whether a dry run changed nothing. What controllers write at the same time does not count: the status, and the
+// records of who wrote when.
+func same(live, checked *unstructured.Unstructured) bool {
+	return equal(content(live), content(checked))
+}
+
+// content is what of an object only an apply of ours or an edit by somebody changes.
+func content(o *unstructured.Unstructured) map[string]any {
+	content := map[string]any{}
+	for key, v := range o.Object {
+		if key != "status" {
+			content[key] = v
+		}
+	}
+	meta := map[string]any{}
+	for key, v := range o.Object["metadata"].(map[string]any) { // the server sends no object without it
+		if key != "resourceVersion" && key != "generation" && key != "managedFields" {
+			meta[key] = v
+		}
+	}
+	content["metadata"] = meta
+	for _, entry := range o.GetManagedFields() {
+		if entry.Manager == FieldManager && entry.Operation == metav1.ManagedFieldsOperationApply && entry.Subresource == "" && entry.FieldsV1 != nil {
+			content["our fields"] = entry.APIVersion + string(entry.FieldsV1.Raw)
+		}
+	}
+	return content
+}
+
+// mend makes a refused item acceptable where that needs nobody's decision: under Safe, the number of replicas belongs to
+// whoever scales, an autoscaler as a rule.
+func (a *applier) mend(it *item, reason cluster.Diagnosis) bool {
+	if a.options.Conflicts != Safe {
+		return false
+	}
+	for _, c := range reason.Conflicts {
+		_, found, _ := unstructured.NestedFieldNoCopy(it.object.Object, "spec", "replicas")
+		if found && c.Subresource == "scale" && c.Field == ".spec.replicas" {
+			unstructured.RemoveNestedField(it.object.Object, "spec", "replicas")
+			it.change.Message = "spec.replicas is left to " + c.Manager + ", which scaled it"
+			return it.encode() == nil
+		}
+	}
+	return false
+}
+
+// awaited names the object of the input that is still to come and that the server misses for it; empty: none.
+func (a *applier) awaited(it *item, reason cluster.Diagnosis) string {
+	if reason.Class != cluster.Absent && reason.Class != cluster.Denied {
+		return ""
+	}
+	for _, word := range strings.FieldsFunc(reason.Text, func(r rune) bool { return strings.ContainsRune(" \"'/:,", r) }) {
+		for _, other := range a.absent[word] {
+			if other != it && other.stage < it.stage && (strings.Contains(reason.Text, "not found") || strings.Contains(reason.Text, "was found")) {
+				return other.object.ID()
+			}
+		}
+	}
+	return ""
+}
+
+func hint(reason cluster.Diagnosis) string {
+	if reason.Class == cluster.Absent && strings.HasPrefix(reason.Text, "namespaces ") {
+		return "create the namespace, add a Namespace object to the manifests, or set the input namespace"
+	}
+	return ""
+}
+
+func isJob(it *item) bool { return it.kind.Group == "batch" && it.kind.Kind == "Job" }
+
+// equal compares two values as JSON has them.
+func equal(a, b any) bool {
+	switch a := a.(type) {
+	case map[string]any:
+		b, ok := b.(map[string]any)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		for key, v := range a {
+			w, ok := b[key]
+			if !ok || !equal(v, w) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		b, ok := b.([]any)
+		return ok && slices.EqualFunc(a, b, equal)
+	}
+	return a == b
+}

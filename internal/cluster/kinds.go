@@ -1,0 +1,191 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Kind is one kind of object the server knows.
+type Kind struct {
+	schema.GroupVersionKind
+	Resource   string // plural name, as in URLs
+	Namespaced bool
+}
+
+// GVR is what the dynamic client wants to know.
+func (k Kind) GVR() schema.GroupVersionResource {
+	return k.GroupVersion().WithResource(k.Resource)
+}
+
+// Kinds is what a server knows. It may be used from several goroutines.
+type Kinds struct {
+	cluster *Cluster
+
+	mu         sync.Mutex
+	versions   map[schema.GroupVersion]map[string]Kind // by kind
+	aggregated bool                                    // versions is all there is
+}
+
+// UnknownKindError is a kind the server does not know.
+type UnknownKindError struct {
+	schema.GroupVersionKind
+	Known []string // API versions in which the server knows a kind of that name
+}
+
+func (e *UnknownKindError) Error() string {
+	s := fmt.Sprintf("the server knows no kind %s in %s", e.Kind, e.GroupVersion())
+	if len(e.Known) > 0 {
+		s += ", only in " + strings.Join(e.Known, " and ")
+	}
+	return s
+}
+
+// acceptAggregated asks for everything in one document; servers before 1.26 answer with a list of groups instead.
+const acceptAggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList," +
+	"application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
+
+// discoveryList is the part of an APIGroupDiscoveryList that is of use here. client-go's own discovery client knows all of
+// it, but pulls the Go types of every built-in API with it: 16 MB of binary, and twice the time to start.
+type discoveryList struct {
+	Kind  string
+	Items []struct {
+		Metadata struct{ Name string }
+		Versions []struct {
+			Version   string
+			Resources []struct {
+				Resource     string
+				ResponseKind *schema.GroupVersionKind
+				Scope        string
+			}
+		}
+	}
+}
+
+// Discover asks the server what it knows: two requests.
+func (c *Cluster) Discover(ctx context.Context) (*Kinds, error) {
+	k := &Kinds{cluster: c, versions: map[schema.GroupVersion]map[string]Kind{}}
+	var lists [2]discoveryList
+	group, ctx := errgroup.WithContext(ctx)
+	for i, path := range []string{"/api", "/apis"} {
+		group.Go(func() error {
+			body, err := c.raw.Get().AbsPath(path).SetHeader("Accept", acceptAggregated).Do(ctx).Raw()
+			if err != nil {
+				return err
+			}
+			if err := json.Unmarshal(body, &lists[i]); err != nil {
+				return fmt.Errorf("answer of %s%s: %w", c.Server, path, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	k.aggregated = lists[0].Kind == "APIGroupDiscoveryList" && lists[1].Kind == "APIGroupDiscoveryList"
+	for _, list := range lists {
+		for _, g := range list.Items {
+			for _, v := range g.Versions {
+				gv := schema.GroupVersion{Group: g.Metadata.Name, Version: v.Version}
+				kinds := map[string]Kind{}
+				for _, r := range v.Resources {
+					if r.ResponseKind != nil {
+						add(kinds, gv, r.ResponseKind.Kind, r.Resource, r.Scope == "Namespaced")
+					}
+				}
+				k.versions[gv] = kinds
+			}
+		}
+	}
+	return k, nil
+}
+
+// add keeps the first resource of a kind: others are views of it.
+func add(kinds map[string]Kind, gv schema.GroupVersion, kind, resource string, namespaced bool) {
+	if _, ok := kinds[kind]; !ok && kind != "" {
+		kinds[kind] = Kind{gv.WithKind(kind), resource, namespaced}
+	}
+}
+
+// Find returns what the server knows of a kind.
+//
+// Errors: *UnknownKindError; others when a server without aggregated discovery had to be asked and failed.
+func (k *Kinds) Find(ctx context.Context, gvk schema.GroupVersionKind) (Kind, error) {
+	kind, ok := k.get(gvk)
+	if !ok && !k.aggregated {
+		if err := k.Refresh(ctx, gvk.GroupVersion()); err != nil {
+			return Kind{}, err
+		}
+		kind, ok = k.get(gvk)
+	}
+	if !ok {
+		return Kind{}, &UnknownKindError{gvk, k.known(gvk.Kind)}
+	}
+	return kind, nil
+}
+
+func (k *Kinds) get(gvk schema.GroupVersionKind) (Kind, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	kind, ok := k.versions[gvk.GroupVersion()][gvk.Kind]
+	return kind, ok
+}
+
+func (k *Kinds) known(kind string) (versions []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for gv, kinds := range k.versions {
+		if _, ok := kinds[kind]; ok {
+			versions = append(versions, gv.String())
+		}
+	}
+	slices.Sort(versions)
+	return versions
+}
+
+// Refresh asks the server again for one API version; a version it does not serve (yet) has no kinds.
+func (k *Kinds) Refresh(ctx context.Context, gv schema.GroupVersion) error {
+	path := "/apis/" + gv.Group + "/" + gv.Version
+	if gv.Group == "" {
+		path = "/api/" + gv.Version
+	}
+	var list struct {
+		Resources []struct {
+			Name, Kind string
+			Namespaced bool
+		}
+	}
+	body, err := k.cluster.raw.Get().AbsPath(path).Do(ctx).Raw()
+	if err == nil {
+		err = json.Unmarshal(body, &list)
+	} else if apierrors.IsNotFound(err) {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	kinds := map[string]Kind{}
+	for _, r := range list.Resources {
+		if !strings.Contains(r.Name, "/") {
+			add(kinds, gv, r.Kind, r.Name, r.Namespaced)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.versions[gv] = kinds
+	return nil
+}
+
+// IsUnknownKind says whether err means that the server does not know a kind.
+func IsUnknownKind(err error) bool {
+	var unknown *UnknownKindError
+	return errors.As(err, &unknown)
+}

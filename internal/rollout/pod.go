@@ -1,0 +1,165 @@
+package rollout
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// pod is the part of a Pod that shows why it is not ready.
+type pod struct {
+	Metadata metadata `json:"metadata"`
+	Status   struct {
+		Phase                 string            `json:"phase"`
+		Conditions            []condition       `json:"conditions"`
+		ContainerStatuses     []containerStatus `json:"containerStatuses"`
+		InitContainerStatuses []containerStatus `json:"initContainerStatuses"`
+	} `json:"status"`
+}
+
+type containerStatus struct {
+	Name         string `json:"name"`
+	Ready        bool   `json:"ready"`
+	RestartCount int64  `json:"restartCount"`
+	State        state  `json:"state"`
+	LastState    state  `json:"lastState"`
+}
+
+type state struct {
+	Waiting *struct {
+		Reason  string `json:"reason"`
+		Message string `json:"message"`
+	} `json:"waiting"`
+	Running    *struct{} `json:"running"`
+	Terminated *struct {
+		ExitCode int64  `json:"exitCode"`
+		Reason   string `json:"reason"`
+		Message  string `json:"message"`
+	} `json:"terminated"`
+}
+
+// trouble is what keeps a container from running.
+type trouble struct {
+	container string
+	patience  time.Duration // how long this may last before it is a failure; 0: not at all; forever: it is none
+	text      string
+}
+
+// forever is the patience with what others may still put right: a node that is added, a registry that recovers.
+const forever time.Duration = 1<<63 - 1
+
+// restartsAllowed is how often a container may have been restarted and crash again. One crash may be bad luck, and so may
+// be the second, while a database starts; after the third, some 12 seconds have gone by.
+const restartsAllowed = 1
+
+// troubles lists what keeps the pod's containers from running. inJob says that a Job counts the crashes.
+func (p pod) troubles(inJob bool) (all []trouble) {
+	if p.Metadata.DeletionTimestamp != "" || p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed" {
+		return nil
+	}
+	for _, c := range append(append([]containerStatus(nil), p.Status.InitContainerStatuses...), p.Status.ContainerStatuses...) {
+		if w := c.State.Waiting; w != nil {
+			if patience, relevant := c.patience(inJob); relevant {
+				all = append(all, trouble{c.Name, patience, fmt.Sprintf("container %s of pod %s: %s", c.Name, p.Metadata.Name, c.why())})
+			}
+		}
+	}
+	return all
+}
+
+// patience classifies a waiting container. Not relevant are the ordinary steps of a start.
+func (c containerStatus) patience(inJob bool) (d time.Duration, relevant bool) {
+	switch w := c.State.Waiting; w.Reason {
+	case "", "ContainerCreating", "PodInitializing":
+		return forever, false
+	case "InvalidImageName", "ErrImageNeverPull":
+		return 0, true
+	case "ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable":
+		return pullPatience(w.Message), true
+	case "CreateContainerConfigError": // a ConfigMap or Secret is missing: another controller may bring it
+		return 15 * time.Second, true
+	case "CreateContainerError", "RunContainerError":
+		return 5 * time.Second, true
+	case "CrashLoopBackOff":
+		if inJob || c.RestartCount <= restartsAllowed {
+			return forever, true
+		}
+		return 0, true
+	}
+	return forever, true
+}
+
+// why is the reason in words: the server's, and how the container ended last.
+func (c containerStatus) why() string {
+	w := c.State.Waiting
+	text := w.Reason
+	if w.Message != "" && w.Reason != "CrashLoopBackOff" { // whose message only says how long the pause is
+		text += ": " + strings.TrimSpace(w.Message)
+	}
+	if t := c.LastState.Terminated; t != nil {
+		text += fmt.Sprintf(", it ended with exit code %d", t.ExitCode)
+		if t.Reason != "" && t.Reason != "Error" {
+			text += " (" + t.Reason + ")"
+		}
+		if t.Message != "" {
+			text += ": " + strings.TrimSpace(t.Message)
+		}
+		if c.RestartCount > 0 {
+			text += fmt.Sprintf(" after %d restarts", c.RestartCount)
+		}
+	}
+	return text
+}
+
+// What registries and runtimes say of an image that cannot be pulled. Trouble that may pass is looked for first: a rate limit is
+// reported as "denied" by some.
+var (
+	passing = []string{"toomanyrequests", "too many requests", "rate limit", "429", "500 internal", "502", "503", "504", "timeout", "timed out",
+		"connection refused", "connection reset", "unexpected eof", "temporary failure", "server misbehaving", "qps exceeded"}
+	lasting = []string{"manifest unknown", "manifest_unknown", "name unknown", "name_unknown", "not found", "notfound", "does not exist", "denied",
+		"unauthorized", "401", "403", "forbidden", "no match for platform", "no matching manifest", "invalid reference"}
+)
+
+// unclearPull is how long a pull may fail for a reason not known here: the kubelet's second attempt comes after 10 seconds.
+const unclearPull = 20 * time.Second
+
+func pullPatience(message string) time.Duration {
+	message = strings.ToLower(message)
+	for _, text := range passing {
+		if strings.Contains(message, text) {
+			return forever
+		}
+	}
+	for _, text := range lasting {
+		if strings.Contains(message, text) {
+			return 0
+		}
+	}
+	return unclearPull
+}
+
+// slow says in words what a pod that has not failed is waiting for; empty: nothing.
+func (p pod) slow() string {
+	if p.Metadata.DeletionTimestamp != "" {
+		return ""
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Type == "PodScheduled" && c.Status == "False" {
+			return fmt.Sprintf("pod %s is not scheduled: %s", p.Metadata.Name, c.Message)
+		}
+	}
+	if troubles := p.troubles(false); len(troubles) > 0 {
+		return troubles[0].text
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		switch {
+		case c.State.Running != nil && !c.Ready:
+			return fmt.Sprintf("container %s of pod %s runs but is not ready", c.Name, p.Metadata.Name)
+		case c.State.Waiting != nil:
+			return fmt.Sprintf("container %s of pod %s: %s", c.Name, p.Metadata.Name, c.State.Waiting.Reason)
+		case c.State.Terminated != nil && c.State.Terminated.ExitCode != 0:
+			return fmt.Sprintf("container %s of pod %s ended with exit code %d (%s)", c.Name, p.Metadata.Name, c.State.Terminated.ExitCode, c.State.Terminated.Reason)
+		}
+	}
+	return ""
+}

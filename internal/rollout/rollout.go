@@ -1,0 +1,363 @@
+// Package rollout waits until what was applied runs, and says early and in a sentence when it will not.
+//
+// Deployments, StatefulSets, DaemonSets and Jobs are waited for; anything else has no rollout. All objects share one watch
+// for each kind and namespace, and what was ready before costs no request at all. A rollout is bound to the object's UID and
+// to the generation that the write returned, so an old "ready" never passes for a new one, and only pods of the new version
+// count as its trouble.
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flakeship/flakeship/internal/cluster"
+	"github.com/flakeship/flakeship/internal/handoff"
+)
+
+// Target is one object that was applied.
+type Target struct {
+	Live *unstructured.Unstructured // as the server returned it
+	At   time.Time                  // when that was
+}
+
+// Result is how far a target got.
+type Result struct {
+	Rollout handoff.Rollout
+	Seconds float64 // from the target's time to ready or failed; 0 when it was ready right away
+	Message string  // what was reached, what is awaited, or why it failed
+}
+
+// Options are the settings of Wait.
+type Options struct {
+	Report func(Target, Result) // gets each result as soon as it is known, but not those that were ready right away; calls do not overlap
+	Warn   func(text string)    // gets what keeps reasons from being found
+}
+
+// FailedError is returned by Wait when targets failed, TimeoutError when its context's deadline passed.
+type (
+	FailedError  struct{ Failed []Outcome }
+	TimeoutError struct{ Waiting []Outcome }
+)
+
+// Outcome is a target with its result.
+type Outcome struct {
+	Target
+	Result
+}
+
+func (o Outcome) String() string { return ID(o.Live) + ": " + o.Message }
+
+// ID is kind/namespace/name.
+func ID(o *unstructured.Unstructured) string {
+	return o.GetKind() + "/" + o.GetNamespace() + "/" + o.GetName()
+}
+
+func (e *FailedError) Error() string  { return sentence(e.Failed, "failed") }
+func (e *TimeoutError) Error() string { return sentence(e.Waiting, "are not ready") }
+
+func sentence(all []Outcome, what string) string {
+	if len(all) == 1 {
+		return all[0].String()
+	}
+	return fmt.Sprintf("%d objects %s, the first: %s", len(all), what, all[0])
+}
+
+// kinds are those that roll out, with the version they are read in.
+var kinds = map[schema.GroupKind]schema.GroupVersionResource{
+	{Group: "apps", Kind: "Deployment"}:  {Group: "apps", Version: "v1", Resource: "deployments"},
+	{Group: "apps", Kind: "StatefulSet"}: {Group: "apps", Version: "v1", Resource: "statefulsets"},
+	{Group: "apps", Kind: "DaemonSet"}:   {Group: "apps", Version: "v1", Resource: "daemonsets"},
+	{Group: "batch", Kind: "Job"}:        {Group: "batch", Version: "v1", Resource: "jobs"},
+}
+
+var (
+	podsResource = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	setsResource = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"}
+)
+
+// Follows says whether objects of a kind have a rollout.
+func Follows(kind schema.GroupKind) bool {
+	_, ok := kinds[kind]
+	return ok
+}
+
+// failTogether is how long after the first failure others are still collected: what is wrong with one is wrong with several,
+// as a rule.
+const failTogether = time.Second
+
+// Wait waits until all targets are ready, one has failed, or ctx ends. The results are those of the targets, in their order;
+// a target that was no longer waited for has RolloutNone.
+//
+// Errors: *FailedError; *TimeoutError when ctx's deadline passed; ctx.Err() when it was cancelled; others when the API server
+// refuses to tell, see cluster.Diagnose.
+func Wait(ctx context.Context, c *cluster.Cluster, targets []Target, o Options) ([]Result, error) {
+	w := &waiter{cluster: c, options: o, byUID: map[types.UID]*tracked{}, pods: map[types.UID]map[types.UID]*watchedPod{}, sets: map[types.UID]replicaSet{}}
+	for _, t := range targets {
+		one := &tracked{target: t, result: Result{Rollout: handoff.RolloutNone}}
+		w.all = append(w.all, one)
+		gk := t.Live.GroupVersionKind().GroupKind()
+		if !Follows(gk) {
+			one.done = true
+			continue
+		}
+		one.resource, one.generation = kinds[gk], t.Live.GetGeneration()
+		w.byUID[t.Live.GetUID()] = one
+		if err := one.update(t.Live); err != nil {
+			return w.results(), err
+		}
+	}
+	w.evaluate(time.Now(), true)
+	err := w.run(ctx)
+	return w.results(), err
+}
+
+type waiter struct {
+	cluster *cluster.Cluster
+	options Options
+	all     []*tracked
+	byUID   map[types.UID]*tracked
+
+	pods map[types.UID]map[types.UID]*watchedPod // by owner, then by pod
+	sets map[types.UID]replicaSet
+
+	firstFailure time.Time
+}
+
+// tracked is one target on its way.
+type tracked struct {
+	target     Target
+	resource   schema.GroupVersionResource
+	generation int64
+	workload   workload
+	verdict    verdict
+	stuckSince time.Time
+	deleted    string // how it came to be no more; empty: it is there
+	done       bool
+	result     Result
+	blamed     *pod // the pod the failure was found in
+}
+
+func (t *tracked) update(o *unstructured.Unstructured) error {
+	t.workload = workload{}
+	if err := decode(o, &t.workload); err != nil {
+		return err
+	}
+	t.verdict = t.workload.judge(t.generation)
+	return nil
+}
+
+func (w *waiter) results() []Result {
+	var results []Result
+	for _, t := range w.all {
+		results = append(results, t.result)
+	}
+	return results
+}
+
+func (w *waiter) pending() (pending []*tracked) {
+	for _, t := range w.all {
+		if !t.done {
+			pending = append(pending, t)
+		}
+	}
+	return pending
+}
+
+// sources are what has to be watched for the pending targets.
+func sources(pending []*tracked) []source {
+	var all []source
+	for _, t := range pending {
+		ns := t.target.Live.GetNamespace()
+		all = append(all, source{t.resource, ns}, source{podsResource, ns})
+		if t.resource.Resource == "deployments" {
+			all = append(all, source{setsResource, ns})
+		}
+	}
+	slices.SortFunc(all, func(a, b source) int { return strings.Compare(a.String()+a.namespace, b.String()+b.namespace) })
+	return slices.Compact(all)
+}
+
+func (w *waiter) run(ctx context.Context) error {
+	if len(w.pending()) == 0 {
+		return w.failed(ctx)
+	}
+	inner, stop := context.WithCancel(ctx)
+	defer stop()
+	updates := make(chan news)
+	for _, s := range sources(w.pending()) {
+		go feed(inner, w.cluster, s, updates)
+	}
+	// News come in bursts; judging all of it ten times a second is soon enough, and notices when patience ends.
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case n := <-updates:
+			if err := w.take(n); err != nil {
+				return err
+			}
+		case now := <-tick.C:
+			w.evaluate(now, false)
+			over := !w.firstFailure.IsZero() && now.Sub(w.firstFailure) > failTogether
+			if over || len(w.pending()) == 0 {
+				return w.failed(ctx)
+			}
+		case <-ctx.Done():
+			switch {
+			case !errors.Is(ctx.Err(), context.DeadlineExceeded):
+				return ctx.Err()
+			case !w.firstFailure.IsZero():
+				return w.failed(ctx)
+			}
+			return w.timedOut()
+		}
+	}
+}
+
+// take notes what a feed tells.
+func (w *waiter) take(n news) error {
+	if n.err != nil {
+		if n.source.GroupVersionResource == podsResource || n.source.GroupVersionResource == setsResource {
+			if apierrors.IsForbidden(n.err) { // the workload's own status has to do
+				if w.options.Warn != nil {
+					w.options.Warn("failing pods cannot be named: " + cluster.Diagnose(n.err).Text)
+				}
+				return nil
+			}
+		}
+		return n.err
+	}
+	switch n.source.GroupVersionResource {
+	case podsResource:
+		return w.takePods(n)
+	case setsResource:
+		return w.takeSets(n)
+	}
+	present := map[types.UID]bool{}
+	for _, o := range n.objects {
+		present[o.GetUID()] = !n.gone
+		t := w.byUID[o.GetUID()]
+		if t == nil || t.done {
+			continue
+		}
+		if n.gone {
+			t.deleted = "it was deleted"
+		} else if err := t.update(o); err != nil {
+			return err
+		}
+	}
+	if n.all {
+		for uid, t := range w.byUID {
+			if t.resource == n.source.GroupVersionResource && t.target.Live.GetNamespace() == n.source.namespace && !present[uid] && !t.done {
+				t.deleted = "it was deleted, or replaced by another"
+			}
+		}
+	}
+	return nil
+}
+
+// stuckPatience is how long pods may be refused: a quota is free again once an old pod is gone.
+const stuckPatience = 10 * time.Second
+
+// evaluate looks at each pending target. atOnce says that nothing has been awaited yet.
+func (w *waiter) evaluate(now time.Time, atOnce bool) {
+	for _, t := range w.pending() {
+		switch {
+		case t.deleted != "" && t.verdict.phase != ready:
+			w.finish(t, now, handoff.RolloutFailed, t.deleted)
+			continue
+		case t.verdict.phase == ready:
+			if atOnce {
+				t.done, t.result = true, Result{Rollout: handoff.RolloutReady, Message: t.verdict.text}
+			} else {
+				w.finish(t, now, handoff.RolloutReady, t.verdict.text)
+			}
+			continue
+		case t.verdict.phase == nothing:
+			w.finish(t, now, handoff.RolloutNone, t.verdict.text)
+			continue
+		case t.verdict.phase == failed:
+			text := t.verdict.text
+			if slow := w.slow(t); slow != "" {
+				text += "; " + slow
+			}
+			w.finish(t, now, handoff.RolloutFailed, text)
+			continue
+		case t.verdict.phase == stuck && t.stuckSince.IsZero():
+			t.stuckSince = now
+		case t.verdict.phase != stuck:
+			t.stuckSince = time.Time{}
+		case now.Sub(t.stuckSince) > stuckPatience:
+			w.finish(t, now, handoff.RolloutFailed, t.verdict.text)
+			continue
+		}
+		if text, blamed := w.trouble(t, now); blamed != nil {
+			t.blamed = blamed
+			w.finish(t, now, handoff.RolloutFailed, text)
+		}
+	}
+}
+
+func (w *waiter) finish(t *tracked, now time.Time, r handoff.Rollout, text string) {
+	t.done = true
+	t.result = Result{Rollout: r, Seconds: now.Sub(t.target.At).Seconds(), Message: text}
+	if r == handoff.RolloutFailed {
+		if w.firstFailure.IsZero() {
+			w.firstFailure = now
+		}
+		return // reported with its last event
+	}
+	if w.options.Report != nil {
+		w.options.Report(t.target, t.result)
+	}
+}
+
+// failed returns an error when targets failed, having added the last event to each reason.
+func (w *waiter) failed(ctx context.Context) error {
+	var bad []Outcome
+	for _, t := range w.all {
+		switch {
+		case t.result.Rollout == handoff.RolloutFailed:
+			w.addEvent(ctx, t)
+			if w.options.Report != nil {
+				w.options.Report(t.target, t.result)
+			}
+			bad = append(bad, Outcome{t.target, t.result})
+		case !t.done:
+			t.result.Message = "not waited for, because another object failed: " + t.verdict.text
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return &FailedError{bad}
+}
+
+// timedOut makes results of what is still awaited.
+func (w *waiter) timedOut() error {
+	var waiting []Outcome
+	for _, t := range w.all {
+		if t.done {
+			continue
+		}
+		text := t.verdict.text
+		if slow := w.slow(t); slow != "" {
+			text += "; " + slow
+		}
+		t.result = Result{Rollout: handoff.RolloutTimeout, Seconds: time.Since(t.target.At).Seconds(), Message: text}
+		if w.options.Report != nil {
+			w.options.Report(t.target, t.result)
+		}
+		waiting = append(waiting, Outcome{t.target, t.result})
+	}
+	return &TimeoutError{waiting}
+}
