@@ -82,7 +82,13 @@ func TestVerdicts(t *testing.T) {
 		{name: "429 with Retry-After", cache: full, fault: &binarycache.Fault{Status: 429, Times: 1, Header: http.Header{"Retry-After": {"0"}}}, state: handoff.StateCached},
 		{name: "500 for the reference", cache: full, fault: &binarycache.Fault{Status: 500, Match: regexp.MustCompile(path("lib").Hash())},
 			state: handoff.StateError, reason: "refers to /nix/store/" + path("lib").String() + ": GET CACHE/", err: &StatusError{}},
-		{name: "a hole beats a failure", cache: func(t *testing.T) folder {
+		// Whichever of the two is met first.
+		{name: "a hole after a failure", cache: func(t *testing.T) folder {
+			return newFolder(t).add(info(ours, "app", "lib", "hole"), info(ours, "hole"))
+		},
+			fault: &binarycache.Fault{Status: 500, Match: regexp.MustCompile(path("hole").Hash())}, state: handoff.StatePartial,
+			reason: path("lib").String()},
+		{name: "a hole before a failure", cache: func(t *testing.T) folder {
 			return newFolder(t).add(info(ours, "app", "lib", "hole"), info(ours, "lib"))
 		},
 			fault: &binarycache.Fault{Status: 500, Match: regexp.MustCompile(path("lib").Hash())}, state: handoff.StatePartial,
