@@ -8,7 +8,7 @@ var spec = action.Spec{
 	Inputs: []action.Input{
 		{Name: "plan", Kind: action.Document, Required: true, Help: "the Plan of nix-cache-check"},
 		{Name: "copy-to", Help: "cache URL finished closures are copied to: https, http, file; empty: they are not", Example: "https://cache.example.org"},
-		{Name: "signing-key", Secret: true, Help: "Nix secret key the copied paths are signed with, as name:base64", Example: "${{ secrets.CACHE_SIGNING_KEY }}"},
+		{Name: "signing-key", Secret: true, Help: "Nix secret key the copied paths are signed with, as name:base64"},
 		{Name: "signing-key-file", Help: "path of a file with that key, instead of signing-key"},
 		{Name: "builders", Help: "remote builders, as in nix.conf", Example: "ssh-ng://builder.example.org aarch64-linux", Says: "those of the installed Nix"},
 		{Name: "max-jobs", Help: "derivations built at the same time, or `auto`", Says: "that of the installed Nix"},

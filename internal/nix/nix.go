@@ -156,14 +156,15 @@ func hasBuilders(setting string) bool {
 	return strings.TrimSpace(setting) != ""
 }
 
-// storeRoot is the physical prefix of a chroot store: `local?root=/x`, or the plain path /x. Every other store this
-// machine can read files of has none.
+// storeRoot is the physical prefix of a chroot store: `local?root=/x`, a daemon's with the same parameter, or the plain path
+// /x. Every other store this machine can read files of has none.
 func storeRoot(store string, getenv func(string) string) string {
 	uri, query, _ := strings.Cut(store, "?")
 	if strings.HasPrefix(uri, "/") {
 		return strings.TrimRight(filepath.Clean(uri), "/")
 	}
-	if params, err := url.ParseQuery(query); err == nil && (uri == "local" || uri == "local://") && params.Get("root") != "" {
+	local := uri == "local" || uri == "local://" || uri == "daemon" || strings.HasPrefix(uri, "unix://")
+	if params, err := url.ParseQuery(query); err == nil && local && params.Get("root") != "" {
 		return strings.TrimRight(filepath.Clean(params.Get("root")), "/")
 	}
 	if uri == "auto" || uri == "" {

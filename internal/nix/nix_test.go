@@ -55,6 +55,8 @@ func TestStoreRoot(t *testing.T) {
 		"/tmp/x":                      "/tmp/x",
 		"/tmp/x/?trusted=1":           "/tmp/x",
 		"unix:///run/nix.sock":        "",
+		"unix:///run/s?root=/tmp/x":   "/tmp/x",
+		"ssh-ng://host?root=/tmp/x":   "",
 		"/":                           "",
 	} {
 		if got := storeRoot(store, getenv); got != want {
