@@ -132,21 +132,21 @@ func kubeconfig(text string) (loaded, error) {
 		}
 		return loaded{config, true}, nil
 	}
+	if decoded, err := base64.StdEncoding.DecodeString(text); err == nil && strings.Contains(string(decoded), "clusters") {
+		return content(decoded)
+	}
 	if strings.Contains(text, "\n") || strings.HasPrefix(text, "{") {
-		if decoded, err := base64.StdEncoding.DecodeString(text); err == nil { // base64 in lines
-			return content(decoded)
-		}
 		return content([]byte(text))
 	}
 	config, err := clientcmd.LoadFromFile(text)
-	if errors.Is(err, os.ErrNotExist) {
-		if decoded, err := base64.StdEncoding.DecodeString(text); err == nil && strings.Contains(string(decoded), "clusters") {
-			return content(decoded)
-		}
-		return loaded{}, fmt.Errorf("%s does not exist, nor is this the content of a kubeconfig", shorten(text))
-	}
-	if err != nil {
-		return loaded{}, fmt.Errorf("%s cannot be read as one: %w", text, err)
+	var path *os.PathError
+	switch {
+	case errors.As(err, &path) && len(text) > 200: // a secret that was cut short, more likely than a path
+		return loaded{}, errors.New("it is neither an existing file nor the content of a kubeconfig")
+	case errors.As(err, &path):
+		return loaded{}, fmt.Errorf("%s: %w", text, path.Err)
+	case err != nil:
+		return loaded{}, fmt.Errorf("%s is no kubeconfig", text)
 	}
 	for _, cluster := range config.Clusters {
 		cluster.LocationOfOrigin = text
@@ -155,14 +155,6 @@ func kubeconfig(text string) (loaded, error) {
 		user.LocationOfOrigin = text
 	}
 	return loaded{config, false}, clientcmd.ResolveLocalPaths(config)
-}
-
-// shorten keeps what may be a mistyped secret out of messages.
-func shorten(text string) string {
-	if len(text) > 200 {
-		return text[:20] + "…"
-	}
-	return text
 }
 
 // secretsOf lists what in a kubeconfig must not be shown, as its text has it.

@@ -1,0 +1,131 @@
+package deploy_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	authv1 "k8s.io/api/authentication/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// allow gives a user rights in a namespace.
+func allow(t *testing.T, ns, user string, rules ...rbacv1.PolicyRule) {
+	t.Helper()
+	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: user}, Rules: rules}
+	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: user},
+		RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "Role", Name: user}, Subjects: []rbacv1.Subject{{Kind: "User", Name: user}}}
+	if _, err := client.RbacV1().Roles(ns).Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.RbacV1().RoleBindings(ns).Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rule(group string, verbs string, resources ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: strings.Fields(verbs)}
+}
+
+// Who may not do it is told which verb on which resource is missing; nothing is written.
+func TestDenied(t *testing.T) {
+	ns := namespace(t)
+	kubeconfig, err := cluster.User("reader")
+	if err != nil {
+		t.Fatal(err)
+	}
+	allow(t, ns, "reader", rule("", "get list patch create", "configmaps"), rule("apps", "get list watch", "deployments"))
+	o := deploy(t, fmt.Sprintf(configMap, "a", ns, "1")+deployment("web", ns, "web:1"), "--kubeconfig", kubeconfig)
+	o.wants(t, 3, `user "reader" may not patch deployments.apps in namespace `+ns, "a Role in namespace "+ns, `apiGroups ["apps"], resources ["deployments"]`)
+	o.actions(t, "ConfigMap/"+ns+"/a skipped none", "Deployment/"+ns+"/web failed none")
+	if n := count(t, "v1", "configmaps", ns); n != 1 {
+		t.Errorf("%d ConfigMaps: something was applied", n)
+	}
+}
+
+// Less than everything is enough: without the right to read, an apply still says truly what it changed, and without the
+// right to see pods a rollout is still waited for.
+func TestFewRights(t *testing.T) {
+	ns := namespace(t)
+	kubeconfig, err := cluster.User("writer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	allow(t, ns, "writer", rule("", "patch create", "configmaps"), rule("apps", "get list watch patch create", "deployments"))
+	manifests := fmt.Sprintf(configMap, "a", ns, "1") + fmt.Sprintf(configMap, "b", ns, "1") + deployment("web", ns, "web:1")
+	first := deploy(t, manifests, "--kubeconfig", kubeconfig)
+	first.wants(t, 0, `warning: failing pods cannot be named: user "writer" may not list pods in namespace `+ns)
+	first.actions(t, "ConfigMap/"+ns+"/a created none", "ConfigMap/"+ns+"/b created none", "Deployment/"+ns+"/web created ready")
+	manifests = fmt.Sprintf(configMap, "a", ns, "1") + fmt.Sprintf(configMap, "b", ns, "2") + deployment("web", ns, "web:1")
+	deploy(t, manifests, "--kubeconfig", kubeconfig).actions(t,
+		"ConfigMap/"+ns+"/a unchanged none", "ConfigMap/"+ns+"/b configured none", "Deployment/"+ns+"/web unchanged ready")
+}
+
+// A Role and its binding come together, for a user who may grant only what it has: the binding can be checked only once the
+// Role is there.
+func TestRoleAndBinding(t *testing.T) {
+	ns := namespace(t)
+	kubeconfig, err := cluster.User("granter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	allow(t, ns, "granter", rule("rbac.authorization.k8s.io", "get list patch create", "roles", "rolebindings"), rule("", "get patch create", "configmaps"))
+	manifests := `apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: b, namespace: %[1]s}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: fresh-role}
+subjects: [{kind: ServiceAccount, name: default, namespace: %[1]s}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: fresh-role, namespace: %[1]s}
+rules: [{apiGroups: [''], resources: [configmaps], verbs: [get]}]
+`
+	deploy(t, fmt.Sprintf(manifests, ns), "--kubeconfig", kubeconfig).actions(t, "Role/"+ns+"/fresh-role created none", "RoleBinding/"+ns+"/b created none")
+}
+
+// The ways to say which cluster is meant, and who speaks.
+func TestConnections(t *testing.T) {
+	ns := namespace(t)
+	token, err := client.CoreV1().ServiceAccounts("default").CreateToken(t.Context(), "default", &authv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allow(t, ns, "system:serviceaccount:default:default", rule("", "get patch create", "configmaps"))
+	ca := filepath.Join(cluster.Dir, "ca.crt")
+	caText, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(cluster.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifests := fmt.Sprintf(configMap, "a", ns, "1")
+	for _, args := range [][]string{
+		{"--server", cluster.URL, "--token", token.Status.Token, "--ca", ca},
+		{"--server", cluster.URL, "--token", token.Status.Token, "--ca", string(caText)},
+		{"--kubeconfig", cluster.Kubeconfig, "--token", token.Status.Token},
+		{"--kubeconfig", cluster.Kubeconfig, "--context", "flakeship-e2e"},
+		{"--kubeconfig", string(content)},
+		{"--kubeconfig", base64.StdEncoding.EncodeToString(content)},
+	} {
+		deploy(t, manifests, args...).wants(t, 0)
+	}
+	live := get(t, "v1", "configmaps", ns, "a")
+	if len(live.GetManagedFields()) != 1 || live.GetManagedFields()[0].Manager != "flakeship" {
+		t.Errorf("managed fields: %v", live.GetManagedFields())
+	}
+
+	deploy(t, manifests, "--server", cluster.URL, "--token", "wrong", "--ca", ca).wants(t, 3, cluster.URL+": the API server refuses the credentials (401)")
+	deploy(t, manifests, "--server", cluster.URL, "--token", "any").wants(t, 1, "cannot be reached: tls: failed to verify certificate", "certificate authority")
+	for _, secret := range []string{token.Status.Token, "client-key-data"} {
+		if o := deploy(t, manifests, "--server", cluster.URL, "--token", token.Status.Token); strings.Contains(o.log, secret) {
+			t.Errorf("the log shows a secret:\n%s", o.log)
+		}
+	}
+}
