@@ -109,7 +109,9 @@ func (r *run) compress(ctx context.Context, l *image.Layer, f *os.File) (v1.Desc
 		return v1.Descriptor{}, err
 	}
 	err = l.WriteTar(ctxWriter{ctx, z})
-	err = errors.Join(err, z.Close())
+	if closed := z.Close(); err == nil {
+		err = closed
+	}
 	if err == nil {
 		err = buffered.Flush()
 	}

@@ -125,6 +125,9 @@ func (r *run) prepare(ctx context.Context, m *member) error {
 	if m.image, err = image.Open(m.Path, image.Options{Store: m.Store, Temp: r.Temp}); err != nil {
 		return err
 	}
+	if m.System == "" {
+		m.System = systemOf(m.image.Platform)
+	}
 	m.placed, m.how = make([]v1.Descriptor, len(m.image.Layers)), make([]how, len(m.image.Layers))
 	found, err := r.learn(ctx, m.repo, m.Tag, m.image.Platform)
 	denied := new(registry.DeniedError)

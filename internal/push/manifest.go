@@ -95,7 +95,7 @@ func (r *run) leave(ctx context.Context, m *member) {
 		return
 	}
 	if g.err = r.settle(ctx, g); g.err != nil {
-		g.result.Error = g.err.Error()
+		g.result.Error = strings.ReplaceAll(g.err.Error(), "\n", "; ") // of several systems, each has its own
 	}
 	r.doneMu.Lock()
 	defer r.doneMu.Unlock()
@@ -107,9 +107,11 @@ func (r *run) leave(ctx context.Context, m *member) {
 // settle fills in a group's result; of several members it makes an index.
 func (r *run) settle(ctx context.Context, g *group) error {
 	same := true
+	g.result.Systems = []string{}
 	var errs []error
 	for _, m := range g.members {
 		m.count(&g.result.Layers)
+		g.result.Systems = append(g.result.Systems, m.System)
 		g.result.Uploaded += m.sent
 		same = same && m.same
 		if err := m.failed(); err != nil {
@@ -154,6 +156,9 @@ func (r *run) writeIndex(ctx context.Context, g *group) (written bool, err error
 		if m.image != nil {
 			platform = m.image.Platform
 		}
+		if slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Platform.Equals(platform) }) {
+			return false, &NameError{fmt.Sprintf("image %q", g.name), fmt.Errorf("it is there twice for %s", platform)}
+		}
 		index.Manifests = append(index.Manifests, v1.Descriptor{
 			MediaType: m.manifest.MediaType, Digest: digest, Size: int64(len(m.manifest.Bytes)), Platform: &platform,
 		})
@@ -185,25 +190,30 @@ func (m *member) read(ctx context.Context) (err error) {
 	return err
 }
 
+// architectures are those that Nix and OCI call by different names. OCI's has a variant behind a slash.
+var architectures = map[string]string{
+	"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm/v7", "armv6l": "arm/v6", "powerpc64le": "ppc64le",
+}
+
 // platformOf is the OCI platform of a Nix system.
 func platformOf(system string) v1.Platform {
 	arch, os, _ := strings.Cut(system, "-")
-	p := v1.Platform{OS: os, Architecture: arch}
-	switch arch {
-	case "x86_64":
-		p.Architecture = "amd64"
-	case "aarch64":
-		p.Architecture = "arm64"
-	case "i686":
-		p.Architecture = "386"
-	case "armv7l":
-		p.Architecture, p.Variant = "arm", "v7"
-	case "armv6l":
-		p.Architecture, p.Variant = "arm", "v6"
-	case "powerpc64le":
-		p.Architecture = "ppc64le"
+	if oci, ok := architectures[arch]; ok {
+		arch = oci
 	}
+	p := v1.Platform{OS: os}
+	p.Architecture, p.Variant, _ = strings.Cut(arch, "/")
 	return p
+}
+
+// systemOf is the Nix system of an OCI platform. Nix knows no variants of arm64.
+func systemOf(p v1.Platform) string {
+	for arch, oci := range architectures {
+		if oci == p.Architecture || oci == p.Architecture+"/"+p.Variant {
+			return arch + "-" + p.OS
+		}
+	}
+	return p.Architecture + "-" + p.OS
 }
 
 // tagged says whether a tag points at the group's manifest.

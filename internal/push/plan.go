@@ -128,7 +128,7 @@ func (r *run) plan(images []Image) ([]*group, error) {
 			g = &group{name: i.Name, repo: repo, start: time.Now()}
 			groups[i.Name], r.repos[repo.Path()] = g, repo
 		}
-		if slices.ContainsFunc(g.members, func(m *member) bool { return m.System == i.System }) {
+		if i.System != "" && slices.ContainsFunc(g.members, func(m *member) bool { return m.System == i.System }) {
 			errs = append(errs, &NameError{fmt.Sprintf("image %q", i.Name), fmt.Errorf("it is there twice for %s", i.System)})
 			continue
 		}
@@ -139,7 +139,9 @@ func (r *run) plan(images []Image) ([]*group, error) {
 	}
 	var all []*group
 	for _, g := range groups {
-		slices.SortFunc(g.members, func(a, b *member) int { return strings.Compare(a.System, b.System) })
+		slices.SortFunc(g.members, func(a, b *member) int {
+			return cmp.Or(strings.Compare(a.System, b.System), strings.Compare(a.Tag, b.Tag))
+		})
 		g.missing.Store(int32(len(g.members)))
 		g.tag = g.members[0].Tag
 		if len(g.members) > 1 {
@@ -156,9 +158,12 @@ func (r *run) plan(images []Image) ([]*group, error) {
 func (g *group) pending() handoff.PushedImage {
 	p := handoff.PushedImage{
 		Name: g.name, Repository: g.repo.String(), Tag: g.tag, Tags: []string{}, State: handoff.PushFailed, Error: "not reached",
+		Systems: []string{},
 	}
 	for _, m := range g.members {
-		p.Systems = append(p.Systems, m.System)
+		if m.System != "" {
+			p.Systems = append(p.Systems, m.System)
+		}
 	}
 	return p
 }

@@ -26,7 +26,7 @@ type Image struct {
 	Name     string // the repository below the prefix
 	Tag      string // identifies the content: the Nix hash
 	ImageTag string // another tag for it, empty: none
-	System   string // Nix's, such as x86_64-linux
+	System   string // Nix's, such as x86_64-linux; empty: as the image says
 
 	Path  string        // on disk
 	Store handoff.Store // of Path

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,13 @@ import (
 
 // ErrAbsent says that the registry was asked and has no such tag, digest or repository.
 var ErrAbsent = errors.New("not in the registry")
+
+// absentError is ErrAbsent and the answer that said so.
+type absentError struct{ *StatusError }
+
+func (e *absentError) Error() string        { return ErrAbsent.Error() + ": " + e.StatusError.Error() }
+func (e *absentError) Is(target error) bool { return target == ErrAbsent }
+func (e *absentError) Unwrap() error        { return e.StatusError }
 
 // DeniedError says that a registry refused: it wants credentials, does not know those it got, or they do not suffice.
 type DeniedError struct {
@@ -93,6 +101,10 @@ func (r *Repository) explain(req *http.Request, err error, s *session) error {
 	if unread := new(CredentialsError); errors.As(err, &unread) {
 		return unread
 	}
+	// On loopback http is tried after https; what it is told on a port for https explains nothing.
+	if untrusted := new(tls.CertificateVerificationError); errors.As(err, &untrusted) {
+		return &UnreachableError{Host: r.Host(), Err: untrusted}
+	}
 	// Ping and token exchange report answers as errors of their own type.
 	if answer := new(transport.Error); errors.As(err, &answer) {
 		var codes, words []string
@@ -146,7 +158,7 @@ func (r *Repository) classify(method string, u *url.URL, status int, codes []str
 	case http.StatusNotFound:
 		// A web server that is no registry answers 404 to the first question, which a registry never does.
 		if strings.TrimSuffix(u.Path, "/") != "/v2" {
-			return fmt.Errorf("%w: %w", ErrAbsent, answer)
+			return &absentError{answer}
 		}
 		answer.Detail += ": no container registry answers at this address"
 	case http.StatusUnauthorized, http.StatusForbidden:

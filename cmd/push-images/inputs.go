@@ -1,0 +1,242 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/flakeship/flakeship/internal/action"
+	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/image"
+	"github.com/flakeship/flakeship/internal/push"
+	"github.com/flakeship/flakeship/internal/registry"
+	"github.com/flakeship/flakeship/internal/transport"
+)
+
+// inputs are what the step was given.
+type inputs struct {
+	commit   string
+	previous []string // digests of the BuildResults
+	images   []push.Image
+	options  push.Options
+}
+
+// readInputs checks what was given and reports every problem, before anything is sent.
+func readInputs(env *action.Env) (inputs, error) {
+	var in inputs
+	var problems []error
+	bad := func(err error, hint string) {
+		for _, one := range split(err) {
+			problems = append(problems, action.Fail(action.BadInput, one, "%s", hint))
+		}
+	}
+	results, err := readResults(env)
+	problems = append(problems, explainAll(env, err))
+	in.commit = env.Getenv("GITHUB_SHA")
+	for _, r := range results {
+		in.commit = r.Commit
+		in.previous = append(in.previous, r.Digest)
+	}
+	in.images, err = builtImages(results)
+	bad(err, "give BuildResults of different systems or shards, each once")
+	for _, line := range env.List("image") {
+		i, err := parseImage(line)
+		bad(err, "an image is name=path or name:tag=path, and the path is what Nix built")
+		in.images = append(in.images, i)
+	}
+	if err == nil && len(in.images) == 0 && len(env.List("image")) == 0 && env.Text("build-result") == "" {
+		bad(errors.New("neither build-result nor image is given"), "give the path that nix-build-images has as its output build-result, or images as name=path")
+	}
+
+	o := &in.options
+	o.Registry, err = prefix(env.Text("registry"))
+	bad(err, "give host and path, such as registry.example.org/team or docker.io/team, without https:// and without tag")
+	o.Compression, o.Level = push.Compression(env.Text("compression")), env.Int("compression-level")
+	if o.Compression == push.None {
+		o.Level = 0
+	}
+	if err := o.Compression.CheckLevel(o.Level); err != nil {
+		bad(fmt.Errorf("input compression-level: %w", err), "leave the input compression-level out")
+	}
+	names := templates(env, in.commit, time.Now())
+	o.Tags, err = names.expand("tags", env.List("tags"))
+	bad(err, "give the tag as plain text, or run the step where the runner says what is built")
+	if given := env.List("learn-tags"); given != nil {
+		o.LearnTags, err = names.expand("learn-tags", given)
+		bad(err, "give the tag as plain text, or run the step where the runner says what is built")
+	} else if err == nil {
+		// A tag that names the commit has never been pushed: asking for it is a request for nothing.
+		lasting := slices.DeleteFunc(env.List("tags"), func(tag string) bool { return strings.Contains(tag, "sha}") })
+		o.LearnTags, _ = names.expand("tags", lasting) // some of those that were expanded above
+		o.LearnTags = append([]string{}, o.LearnTags...)
+	}
+	o.Temp = env.Getenv("RUNNER_TEMP")
+	o.Debugf = env.Debugf
+	o.Client, err = openRegistry(env)
+	bad(err, "see push-images --help")
+	return in, errors.Join(problems...)
+}
+
+// readResults reads the BuildResults, which must be of one commit.
+func readResults(env *action.Env) ([]*handoff.BuildResult, error) {
+	documents, err := env.Documents("build-result")
+	if err != nil {
+		return nil, action.Fail(action.BadInput, err, "give a path, or the JSON as nix-build-images wrote it")
+	}
+	var results []*handoff.BuildResult
+	var errs []error
+	for _, document := range documents {
+		r := &handoff.BuildResult{}
+		if err := handoff.Load(document, r); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		results = append(results, r)
+	}
+	if len(errs) == 0 {
+		errs = append(errs, handoff.SameSource(results))
+	}
+	return results, errors.Join(errs...)
+}
+
+// builtImages lists the images of all results. Results of shards may both list an image; the one that has it counts.
+func builtImages(results []*handoff.BuildResult) ([]push.Image, error) {
+	var images []push.Image
+	at := map[string]int{} // index in images, by name and system
+	for _, r := range results {
+		for _, b := range r.Images {
+			i := push.Image{Name: b.Name, Tag: b.Tag, ImageTag: b.ImageTag, System: b.System}
+			switch b.State {
+			case handoff.BuildSkipped:
+				i.Present, i.Digest = true, b.Digest
+			case handoff.BuildFailed:
+				i.Missing = "it was not built"
+				if b.Failure != nil {
+					i.Missing = "it was not built: " + b.Failure.Reason
+				}
+			default:
+				i.Path, i.Store = r.Store.Root+b.OutPath, r.Store
+			}
+			key := b.Name + " " + b.System
+			n, twice := at[key]
+			switch {
+			case !twice:
+				at[key] = len(images)
+				images = append(images, i)
+			case images[n].Tag != i.Tag:
+				return nil, fmt.Errorf("image %s is in the BuildResults twice for %s, as %s and as %s", b.Name, b.System, images[n].Tag, i.Tag)
+			case images[n].Missing != "":
+				images[n] = i
+			}
+		}
+	}
+	return images, nil
+}
+
+// storeHash finds the hash of the store path a file is, or is in.
+var storeHash = regexp.MustCompile(`/nix/store/([0-9a-z]{32})-`)
+
+// nixHash is a tag that identifies what it names.
+var nixHash = regexp.MustCompile(`^[0-9a-z]{32}$`)
+
+// parseImage reads one line of the input image.
+func parseImage(line string) (push.Image, error) {
+	name, path, ok := strings.Cut(line, "=")
+	name, path = strings.TrimSpace(name), strings.TrimSpace(path)
+	if !ok || name == "" || path == "" {
+		return push.Image{}, fmt.Errorf("input image: %q", line)
+	}
+	name, tag, _ := strings.Cut(name, ":")
+	file, err := filepath.Abs(path)
+	if err != nil {
+		return push.Image{}, fmt.Errorf("input image: %s: %w", name, err)
+	}
+	if resolved, err := filepath.EvalSymlinks(file); err == nil {
+		file = resolved // ./result: the store path says which hash it has
+	}
+	if _, err := os.Stat(file); err != nil {
+		return push.Image{}, fmt.Errorf("input image: %s: %w", name, err)
+	}
+	i := push.Image{Name: name, Tag: tag, Path: file, Store: image.StoreOf(file)}
+	if found := storeHash.FindStringSubmatch(file); found != nil && !nixHash.MatchString(tag) {
+		i.Tag, i.ImageTag = found[1], tag
+	}
+	if i.Tag == "" {
+		return push.Image{}, fmt.Errorf("input image: %s is not in a Nix store, so it has no hash for a tag; give %s:TAG=%s", path, name, path)
+	}
+	return i, nil
+}
+
+// hasScheme finds what people paste from a browser.
+var hasScheme = regexp.MustCompile(`^[a-z]+://`)
+
+// prefix checks the registry prefix. Its first part must be a host: without one, go-containerregistry would push to Docker Hub.
+func prefix(text string) (string, error) {
+	text = strings.TrimSuffix(text, "/")
+	host, _, _ := strings.Cut(text, "/")
+	switch {
+	case hasScheme.MatchString(text):
+		return "", fmt.Errorf("input registry is %q: a registry prefix has no scheme", text)
+	case host != "localhost" && !strings.ContainsAny(host, ".:"):
+		return "", fmt.Errorf("input registry is %q: it does not begin with a host", text)
+	}
+	if _, err := registry.Open(registry.Options{}).Repository(text + "/image"); err != nil {
+		return "", fmt.Errorf("input registry is %q: %w", text, err)
+	}
+	return text, nil
+}
+
+// openRegistry returns a client for the inputs' credentials, hosts and certificates.
+func openRegistry(env *action.Env) (*registry.Client, error) {
+	jobs := env.Int("jobs")
+	if jobs < 1 {
+		return nil, fmt.Errorf("input jobs is %d: at least one request has to be in flight", jobs)
+	}
+	username, password := env.Text("registry-username"), env.Text("registry-password")
+	if (username == "") != (password == "") {
+		return nil, errors.New("registry-username and registry-password are given both or not at all")
+	}
+	base := transport.Pool(jobs + 2)
+	if file := env.Text("ca-file"); file != "" {
+		pool, err := certificates(file)
+		if err != nil {
+			return nil, fmt.Errorf("input ca-file: %w", err)
+		}
+		base.TLSClientConfig = &tls.Config{RootCAs: pool}
+	}
+	return registry.Open(registry.Options{
+		Username: username,
+		Password: password,
+		Transport: transport.New(transport.Options{
+			UserAgent: "flakeship/" + action.Version,
+			Base:      base,
+			RetryPost: true, // a POST opens an upload or asks for a token
+			Debugf:    env.Debugf,
+		}),
+		Push:     true,
+		Jobs:     jobs,
+		Insecure: env.List("insecure-registries"),
+	}), nil
+}
+
+func certificates(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificate", file)
+	}
+	return pool, nil
+}
