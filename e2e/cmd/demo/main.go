@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
+
+	"golang.org/x/term"
 
 	"github.com/flakeship/flakeship/e2e/build"
 	"github.com/flakeship/flakeship/e2e/pipeline"
@@ -123,7 +124,7 @@ func look(ctx context.Context, p *pipeline.Pipeline) error {
 	}
 	fmt.Printf("\nto look around:\n  %s\n  curl -u shop-ci:a-password-of-the-registry http://%s/v2/_catalog\n  less %s\n",
 		strings.Join(p.Env.Cluster.Kubectl("get", "all", "--namespace", "shop"), " "), p.Env.Registry.Host, filepath.Join(p.Dir, "runs", "1", "log.txt"))
-	if info, err := os.Stdin.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 || os.Getenv("CI") != "" {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return nil
 	}
 	fmt.Print("\nThe services run until you press Enter. ")
@@ -138,23 +139,4 @@ func look(ctx context.Context, p *pipeline.Pipeline) error {
 		fmt.Println()
 	}
 	return nil
-}
-
-// steps writes the lines of the runner's log that come from flakeship, and
-// leaves out what the runner says of itself.
-type steps struct {
-	out  io.Writer
-	rest []byte
-}
-
-func (s *steps) Write(p []byte) (int, error) {
-	s.rest = append(s.rest, p...)
-	for {
-		line, rest, found := strings.Cut(string(s.rest), "\n")
-		if !found {
-			return len(p), nil
-		}
-		s.rest = []byte(rest)
-		fmt.Fprintln(s.out, "  "+line)
-	}
 }
