@@ -10,11 +10,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,6 +31,7 @@ import (
 	"github.com/flakeship/flakeship/internal/handoff"
 	"github.com/flakeship/flakeship/internal/image"
 	"github.com/flakeship/flakeship/internal/registry"
+	"github.com/flakeship/flakeship/internal/testenv/distribution"
 	"github.com/flakeship/flakeship/internal/transport"
 )
 
@@ -49,37 +48,6 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	os.RemoveAll(home)
 	os.Exit(code)
-}
-
-// dockerRegistry runs Debian's docker-registry on a free port: it keeps blobs by repository, as real registries do.
-func dockerRegistry(t testing.TB) (host, root string) {
-	t.Helper()
-	root = t.TempDir()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host = listener.Addr().String()
-	listener.Close()
-	config := filepath.Join(t.TempDir(), "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q}\n", root, host)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("docker-registry", "serve", config)
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("docker-registry (Debian: apt-get install docker-registry): %v", err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	for range 200 {
-		if resp, err := http.Get("http://" + host + "/v2/"); err == nil {
-			resp.Body.Close()
-			return host, root
-		}
-		time.Sleep(25 * time.Millisecond)
-	}
-	t.Fatal("docker-registry does not answer")
-	return "", ""
 }
 
 // wire is a transport that counts requests and can spoil them.
@@ -242,7 +210,7 @@ const mib = 1 << 20
 
 // Three services share a base. Each push is on a runner that has never seen anything.
 func TestNothingIsSentTwice(t *testing.T) {
-	host, _ := dockerRegistry(t)
+	host := distribution.Start(t).Host
 	base, libs := layer(t, 1, mib), layer(t, 2, mib/2)
 	apps := [][]byte{layer(t, 10, 1000), layer(t, 11, 1000), layer(t, 12, 1000)}
 	var images []Image
@@ -325,7 +293,7 @@ func TestNothingIsSentTwice(t *testing.T) {
 
 // Each compression makes an image that runtimes can read; what is there in another compression is reused.
 func TestCompressions(t *testing.T) {
-	host, _ := dockerRegistry(t)
+	host := distribution.Start(t).Host
 	text := tarOf(t, map[string][]byte{"f": bytes.Repeat([]byte("text "), 100_000)}, "f")
 	for i, test := range []struct {
 		compression Compression
@@ -370,7 +338,7 @@ func TestCompressions(t *testing.T) {
 
 // Images of one name for several systems become one index; each is there by its own hash too.
 func TestSystemsAreJoined(t *testing.T) {
-	host, _ := dockerRegistry(t)
+	host := distribution.Start(t).Host
 	images := []Image{
 		{Name: "api", Tag: nixHash(1), System: "x86_64-linux", Path: archive(t, "amd64", layer(t, 1, 1000))},
 		{Name: "api", Tag: nixHash(2), System: "aarch64-linux", Path: archive(t, "arm64", layer(t, 2, 1000))},
@@ -412,7 +380,7 @@ func TestSystemsAreJoined(t *testing.T) {
 // A layer that is not what the image says, or an image that is missing, is told before anything refers to it; the others
 // get in, and shared tags stay where they are.
 func TestOneImageFails(t *testing.T) {
-	host, _ := dockerRegistry(t)
+	host := distribution.Start(t).Host
 	lying := archive(t, "amd64", layer(t, 1, 1000))
 	b, err := os.ReadFile(lying)
 	if err != nil {
@@ -460,7 +428,8 @@ func TestOneImageFails(t *testing.T) {
 
 // A registry may have collected a layer that one of its manifests still names. What was learned is then wrong, and is put right.
 func TestCollectedLayerIsSentAgain(t *testing.T) {
-	host, root := dockerRegistry(t)
+	server := distribution.Start(t)
+	host, root := server.Host, server.Root
 	base := layer(t, 1, 5000)
 	images := []Image{{Name: "api", Tag: nixHash(1), Path: archive(t, "amd64", base, layer(t, 2, 100))}}
 	o := Options{Registry: host, Tags: []string{"main"}}

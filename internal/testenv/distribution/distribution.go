@@ -1,0 +1,99 @@
+// Package distribution runs Debian's docker-registry for tests: a registry that keeps blobs by repository, mounts them, and
+// refuses manifests that name what it has not.
+package distribution
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Registry is a running registry.
+type Registry struct {
+	Host string // with port, on loopback
+	Root string // where it keeps its files
+}
+
+// Start runs a registry until the test ends.
+func Start(t testing.TB) Registry {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Registry{Host: listener.Addr().String(), Root: t.TempDir()}
+	listener.Close()
+	config := filepath.Join(t.TempDir(), "config.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q}\n", r.Root, r.Host)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("docker-registry", "serve", config)
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("docker-registry (Debian: apt-get install docker-registry): %v", err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for range 400 {
+		if resp, err := http.Get("http://" + r.Host + "/v2/"); err == nil {
+			resp.Body.Close()
+			return r
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	t.Fatal("docker-registry does not answer")
+	return Registry{}
+}
+
+// Check reads the registry's files and fails the test when a manifest names a blob that its repository has not. It returns
+// the number of manifests.
+func (r Registry) Check(t testing.TB) (manifests int) {
+	t.Helper()
+	root := filepath.Join(r.Root, "docker/registry/v2")
+	blob := func(digest string) string {
+		hex := strings.TrimPrefix(digest, "sha256:")
+		return filepath.Join(root, "blobs/sha256", hex[:2], hex, "data")
+	}
+	err := filepath.WalkDir(filepath.Join(root, "repositories"), func(path string, d fs.DirEntry, err error) error {
+		repository, digest, ok := strings.Cut(path, "/_manifests/revisions/sha256/")
+		digest, isLink := strings.CutSuffix(digest, "/link")
+		if err != nil || !ok || !isLink {
+			return err
+		}
+		text, err := os.ReadFile(blob(digest))
+		if err != nil {
+			return err
+		}
+		var m struct {
+			Config struct{ Digest string }
+			Layers []struct{ Digest string }
+		}
+		if err := json.Unmarshal(text, &m); err != nil {
+			return err
+		}
+		manifests++
+		for _, l := range append(m.Layers, m.Config) {
+			link := filepath.Join(repository, "_layers/sha256", strings.TrimPrefix(l.Digest, "sha256:"), "link")
+			for _, file := range []string{link, blob(l.Digest)} {
+				if _, err := os.Stat(file); err != nil {
+					t.Errorf("manifest %s of %s names a blob that is not there: %v", digest, filepath.Base(repository), err)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return manifests
+}
