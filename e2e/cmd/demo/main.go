@@ -122,11 +122,13 @@ func look(ctx context.Context, p *pipeline.Pipeline) error {
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("kubectl: %w", err)
 	}
-	fmt.Printf("\nto look around:\n  %s\n  curl -u shop-ci:a-password-of-the-registry http://%s/v2/_catalog\n  less %s\n",
-		strings.Join(p.Env.Cluster.Kubectl("get", "all", "--namespace", "shop"), " "), p.Env.Registry.Host, filepath.Join(p.Dir, "runs", "1", "log.txt"))
+	fmt.Printf("\nthe whole logs: %s\n", filepath.Join(p.Dir, "runs", "*", "log.txt"))
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		fmt.Println("The services stop now; in a terminal, make demo keeps them until you press Enter.")
 		return nil
 	}
+	fmt.Printf("to look around:\n  %s\n  curl -u shop-ci:a-password-of-the-registry http://%s/v2/_catalog\n",
+		strings.Join(p.Env.Cluster.Kubectl("get", "all", "--namespace", "shop"), " "), p.Env.Registry.Host)
 	fmt.Print("\nThe services run until you press Enter. ")
 	entered := make(chan struct{})
 	go func() {
