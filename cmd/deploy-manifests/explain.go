@@ -85,6 +85,10 @@ func explainApply(err error, server string) error {
 // explainRequest explains a request that failed for a reason that is not about one object.
 func explainRequest(err error, server string) error {
 	reason := cluster.Diagnose(err)
+	const wrongURL = "give the URL of a Kubernetes API server in the input server or the kubeconfig"
+	if errors.Is(err, cluster.ErrNotAPIServer) {
+		return action.Fail(action.Failed, fmt.Errorf("%s: %w", server, err), wrongURL)
+	}
 	switch reason.Class {
 	case cluster.Unreachable:
 		f := action.Fail(action.Failed, fmt.Errorf("the API server %s cannot be reached: %s", server, reason.Text),
@@ -98,7 +102,7 @@ func explainRequest(err error, server string) error {
 	case cluster.Denied:
 		return action.Fail(action.Denied, fmt.Errorf("%s: %s", server, reason.Text), "%s", grant(reason))
 	case cluster.Absent:
-		return action.Fail(action.Failed, fmt.Errorf("%s: %s", server, reason.Text), "is this the URL of a Kubernetes API server, without a path behind it?")
+		return action.Fail(action.Failed, fmt.Errorf("%s: %s", server, reason.Text), wrongURL)
 	}
 	return action.Fail(action.Failed, fmt.Errorf("%s: %s", server, reason.Text), "run it again: what is applied already is not applied twice")
 }

@@ -70,19 +70,23 @@ type discoveryList struct {
 	}
 }
 
-// Discover asks the server what it knows: two requests.
+// ErrNotAPIServer is what Discover returns when something else answers: a web page, a proxy.
+var ErrNotAPIServer = errors.New("it does not answer as an API server does")
+
+// Discover asks the server what it knows: two requests. They are the first ones, and are not tried again: a server that
+// refuses them is more likely the wrong one than one that restarts.
 func (c *Cluster) Discover(ctx context.Context) (*Kinds, error) {
 	k := &Kinds{cluster: c, versions: map[schema.GroupVersion]map[string]Kind{}}
 	var lists [2]discoveryList
 	group, ctx := errgroup.WithContext(ctx)
 	for i, path := range []string{"/api", "/apis"} {
 		group.Go(func() error {
-			body, err := c.raw.Get().AbsPath(path).SetHeader("Accept", acceptAggregated).Do(ctx).Raw()
+			body, err := c.get(ctx, path, acceptAggregated)
 			if err != nil {
 				return err
 			}
 			if err := json.Unmarshal(body, &lists[i]); err != nil {
-				return fmt.Errorf("answer of %s%s: %w", c.Server, path, err)
+				return fmt.Errorf("%w: %w", ErrNotAPIServer, err)
 			}
 			return nil
 		})
@@ -106,6 +110,15 @@ func (c *Cluster) Discover(ctx context.Context) (*Kinds, error) {
 		}
 	}
 	return k, nil
+}
+
+// get asks for a path.
+func (c *Cluster) get(ctx context.Context, path, accept string) ([]byte, error) {
+	answer := c.raw.Get().AbsPath(path).SetHeader("Accept", accept).Do(ctx)
+	if err := answer.Error(); err != nil { // reads the server's words, as Raw does not
+		return nil, err
+	}
+	return answer.Raw()
 }
 
 // add keeps the first resource of a kind: others are views of it.
@@ -163,7 +176,11 @@ func (k *Kinds) Refresh(ctx context.Context, gv schema.GroupVersion) error {
 			Namespaced bool
 		}
 	}
-	body, err := k.cluster.raw.Get().AbsPath(path).Do(ctx).Raw()
+	var body []byte
+	err := Retry(ctx, func() (err error) {
+		body, err = k.cluster.get(ctx, path, "application/json")
+		return err
+	})
 	if err == nil {
 		err = json.Unmarshal(body, &list)
 	} else if apierrors.IsNotFound(err) {
