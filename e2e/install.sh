@@ -15,7 +15,8 @@ busybox busybox-static pkgsStatic.busybox
 git git git
 bash bash bash'
 test='skopeo skopeo skopeo
-umoci umoci umoci'
+umoci umoci umoci
+registry docker-registry docker-distribution'
 case $1 in
 demo) wanted=$demo ;;
 test)
@@ -30,6 +31,7 @@ there() {
 	case $1 in
 	nix) nix_is_new_enough ;;
 	busybox) static_busybox ;;
+	registry) command -v docker-registry >/dev/null 2>&1 || command -v registry >/dev/null 2>&1 ;;
 	*) command -v "$1" >/dev/null 2>&1 ;;
 	esac
 }

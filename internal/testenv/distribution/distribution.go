@@ -1,4 +1,4 @@
-// Package distribution runs Debian's docker-registry for tests: a registry that keeps blobs by repository, mounts them, and
+// Package distribution runs the installed distribution registry for tests: a registry that keeps blobs by repository, mounts them, and
 // refuses manifests that name what it has not.
 package distribution
 
@@ -36,9 +36,16 @@ func Start(t testing.TB) Registry {
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("docker-registry", "serve", config)
+	program, err := exec.LookPath("docker-registry") // Debian's name
+	if err != nil {
+		program, err = exec.LookPath("registry") // upstream's, and nixpkgs'
+	}
+	if err != nil {
+		t.Fatalf("%v; e2e/install.sh test installs it", err)
+	}
+	cmd := exec.Command(program, "serve", config)
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("docker-registry (Debian: apt-get install docker-registry): %v", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		cmd.Process.Kill()
