@@ -28,11 +28,11 @@ func physical(s handoff.Store, p string) (string, error) {
 		if err := inStore(s, logical); err != nil {
 			return "", fmt.Errorf("%s: %w", p, err)
 		}
-		next, err := followFirst(s, logical)
+		next, linked, err := followFirst(s, logical)
 		if err != nil {
 			return "", err
 		}
-		if next == logical {
+		if !linked {
 			return s.Root + logical, nil
 		}
 		logical = next
@@ -48,8 +48,8 @@ func inStore(s handoff.Store, p string) error {
 	return nil
 }
 
-// followFirst replaces the first symbolic link in p by what it points to.
-func followFirst(s handoff.Store, p string) (string, error) {
+// followFirst replaces the first symbolic link in p, if there is one, by what it points to.
+func followFirst(s handoff.Store, p string) (next string, linked bool, err error) {
 	rest := strings.TrimPrefix(p, s.Dir+"/")
 	done := s.Dir
 	for rest != "" {
@@ -58,21 +58,21 @@ func followFirst(s handoff.Store, p string) (string, error) {
 		done += "/" + part
 		info, err := os.Lstat(s.Root + done)
 		if err != nil {
-			return "", err
+			return "", false, err
 		}
 		if info.Mode()&os.ModeSymlink == 0 {
 			continue
 		}
 		target, err := os.Readlink(s.Root + done)
 		if err != nil {
-			return "", err
+			return "", false, err
 		}
 		if !path.IsAbs(target) {
 			target = path.Join(path.Dir(done), target)
 		}
-		return path.Join(target, rest), nil
+		return path.Join(target, rest), true, nil
 	}
-	return p, nil
+	return p, false, nil
 }
 
 // readSmall reads a file of at most limit bytes.
