@@ -68,7 +68,7 @@ func Open(o Options) *Client {
 //   - *StatusError for any other answer
 //   - *UnreachableError when there was no answer
 //   - *CredentialsError when the configured credentials cannot be read
-//   - one for which name.IsErrBadName is true when ref is no reference
+//   - *name.ErrBadName when ref is no reference
 func (c *Client) Head(ctx context.Context, ref string) (digest string, err error) {
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
@@ -89,7 +89,7 @@ type Repository struct {
 
 // Repository names a repository by registry host and path, such as registry.example.org/team/api. It sends nothing.
 //
-// Errors: one for which name.IsErrBadName is true.
+// Errors: *name.ErrBadName.
 func (c *Client) Repository(repository string) (*Repository, error) {
 	options := []name.Option{name.WeakValidation}
 	hostname, _, _ := strings.Cut(repository, "/")

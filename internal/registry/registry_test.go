@@ -157,7 +157,7 @@ func TestAnswersAreTold(t *testing.T) {
 	if _, err := Open(Options{}).Head(t.Context(), closed.Addr().String()+"/team/api:v1"); describe(err) != "unreachable" {
 		t.Errorf("Head at a closed port: %v, want unreachable", err)
 	}
-	if _, err := Open(Options{}).Head(t.Context(), "h.example.org/Team/api:v1"); !name.IsErrBadName(err) {
+	if _, err := Open(Options{}).Head(t.Context(), "h.example.org/Team/api:v1"); !errors.As(err, new(*name.ErrBadName)) {
 		t.Errorf("Head of a bad name: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ package distribution
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -25,41 +26,44 @@ type Registry struct {
 // Start runs a registry until the test ends.
 func Start(t testing.TB) Registry {
 	t.Helper()
+	r, stop, err := Run(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return r
+}
+
+// Run runs a registry that keeps its files in dir, until stop is called.
+func Run(dir string) (r Registry, stop func(), err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		return r, nil, err
 	}
-	r := Registry{Host: listener.Addr().String(), Root: t.TempDir()}
+	r = Registry{Host: listener.Addr().String(), Root: filepath.Join(dir, "registry")}
 	listener.Close()
-	config := filepath.Join(t.TempDir(), "config.yml")
+	config := filepath.Join(dir, "config.yml")
 	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q}\n", r.Root, r.Host)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
+		return r, nil, err
 	}
-	program, err := exec.LookPath("docker-registry") // Debian's name
-	if err != nil {
-		program, err = exec.LookPath("registry") // upstream's, and nixpkgs'
-	}
-	if err != nil {
-		t.Fatalf("%v; e2e/install.sh test installs it", err)
-	}
-	cmd := exec.Command(program, "serve", config)
+	cmd := exec.Command("docker-registry", "serve", config)
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		return r, nil, fmt.Errorf("docker-registry (Debian: apt-get install docker-registry): %w", err)
 	}
-	t.Cleanup(func() {
+	stop = func() {
 		cmd.Process.Kill()
 		cmd.Wait()
-	})
+	}
 	for range 400 {
 		if resp, err := http.Get("http://" + r.Host + "/v2/"); err == nil {
 			resp.Body.Close()
-			return r
+			return r, stop, nil
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
-	t.Fatal("docker-registry does not answer")
-	return Registry{}
+	stop()
+	return r, nil, errors.New("docker-registry does not answer")
 }
 
 // Check reads the registry's files and fails the test when a manifest names a blob that its repository has not. It returns
