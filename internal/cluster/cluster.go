@@ -51,7 +51,11 @@ func Open(o Options) (*Cluster, error) {
 	config.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
-		return nil, &OptionError{"kubeconfig", err}
+		option := "kubeconfig"
+		if o.Server != "" {
+			option = "ca"
+		}
+		return nil, &OptionError{option, err}
 	}
 	c := &Cluster{Namespace: "default", Secrets: secrets}
 	if namespace != "" {

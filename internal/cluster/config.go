@@ -49,7 +49,7 @@ func load(o Options) (config *rest.Config, namespace string, secrets []string, e
 	case o.Server != "" && (o.Kubeconfig != "" || o.Context != ""):
 		return nil, "", nil, &OptionError{"server", errors.New("it takes the place of a kubeconfig: give one of the two")}
 	case o.Server != "":
-		ca, err := pem(o.CA)
+		ca, err := certificates(o.CA)
 		if err != nil {
 			return nil, "", nil, &OptionError{"ca", err}
 		}
@@ -169,8 +169,8 @@ func secretsOf(config *api.Config) (secrets []string) {
 	return secrets
 }
 
-// pem reads text or a path.
-func pem(text string) ([]byte, error) {
+// certificates reads text or a path.
+func certificates(text string) ([]byte, error) {
 	if text == "" || strings.Contains(text, "-----BEGIN") {
 		return []byte(text), nil
 	}
