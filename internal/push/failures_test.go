@@ -194,3 +194,26 @@ func TestOneLostConnection(t *testing.T) {
 		checkPulled(t, pushed)
 	}
 }
+
+// A registry that hangs does not keep a cancelled run.
+func TestCancelled(t *testing.T) {
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/" {
+			<-release
+		}
+	}))
+	defer server.Close()
+	defer close(release)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(100*time.Millisecond, cancel)
+	start := time.Now()
+	pushed, err := Images(ctx, []Image{{Name: "api", Tag: "v1", Path: archive(t, "amd64", layer(t, 1, 100))}},
+		Options{Client: client(&wire{}), Registry: strings.TrimPrefix(server.URL, "http://")})
+	if took := time.Since(start); !errors.Is(err, context.Canceled) || took > 5*time.Second {
+		t.Errorf("Images = %v after %s", err, took)
+	}
+	if len(pushed) != 1 || pushed[0].State != handoff.PushFailed || pushed[0].Error == "" {
+		t.Errorf("pushed %+v", pushed)
+	}
+}

@@ -207,38 +207,54 @@ func (r *run) place(ctx context.Context, t *task) {
 
 // placeIn brings a layer to a member's repository. *b is its blob once it was made.
 func (r *run) placeIn(ctx context.Context, l *image.Layer, m *member, b **blob) (v1.Descriptor, how, error) {
-	repo := m.repo
-	var session *url.URL
-	if l.DiffID != (v1.Hash{}) {
-		if d, ok := r.known.in(repo.Path(), l.DiffID); ok {
-			return d, reused, nil
-		}
-		if path, d, ok := r.known.elsewhere(l.DiffID); ok {
-			done, opened, err := mount(ctx, repo, r.repos[path], d.Digest.String())
-			if err != nil {
-				return d, nowhere, err
-			}
-			if done {
-				r.known.add(l.DiffID, repo.Path(), d)
-				return d, mounted, nil
-			}
-			r.Debugf("%s: %s cannot be mounted from %s", repo, d.Digest, path)
-			session = opened
-		}
+	d, h, session, err := r.takeOver(ctx, l, m)
+	if h != nowhere || err != nil {
+		return d, h, err
 	}
 	if *b == nil {
+		unknown := l.DiffID == (v1.Hash{})
 		made, err := r.materialise(ctx, l)
 		if err != nil {
 			return v1.Descriptor{}, nowhere, err
 		}
 		*b = made
+		if unknown { // now it has a name to ask for
+			if d, h, session, err = r.takeOver(ctx, l, m); h != nowhere || err != nil {
+				return d, h, err
+			}
+		}
 	}
-	h, err := r.sendBlob(ctx, m, session, *b)
+	h, err = r.sendBlob(ctx, m, session, *b)
 	if err != nil {
 		return v1.Descriptor{}, nowhere, fmt.Errorf("%s: %w", (*b).Digest, err)
 	}
-	r.known.add(l.DiffID, repo.Path(), (*b).Descriptor)
+	r.known.add(l.DiffID, m.repo.Path(), (*b).Descriptor)
 	return (*b).Descriptor, h, nil
+}
+
+// takeOver uses what is known: the layer is in the repository, or comes there from another one. session is an upload that
+// the registry opened instead.
+func (r *run) takeOver(ctx context.Context, l *image.Layer, m *member) (d v1.Descriptor, h how, session *url.URL, err error) {
+	if l.DiffID == (v1.Hash{}) {
+		return d, nowhere, nil, nil
+	}
+	if d, ok := r.known.in(m.repo.Path(), l.DiffID); ok {
+		return d, reused, nil, nil
+	}
+	path, d, ok := r.known.elsewhere(l.DiffID)
+	if !ok {
+		return d, nowhere, nil, nil
+	}
+	done, session, err := mount(ctx, m.repo, r.repos[path], d.Digest.String())
+	switch {
+	case err != nil:
+		return d, nowhere, nil, err
+	case done:
+		r.known.add(l.DiffID, m.repo.Path(), d)
+		return d, mounted, nil, nil
+	}
+	r.Debugf("%s: %s cannot be mounted from %s", m.repo, d.Digest, path)
+	return d, nowhere, session, nil
 }
 
 // sendBlob sends a layer's blob unless the repository has it: a run that was killed may have sent it.
