@@ -139,7 +139,7 @@ func content(o *unstructured.Unstructured) map[string]any {
 	content["metadata"] = meta
 	for _, entry := range o.GetManagedFields() {
 		if entry.Manager == FieldManager && entry.Operation == metav1.ManagedFieldsOperationApply && entry.Subresource == "" && entry.FieldsV1 != nil {
-			content["our fields"] = entry.APIVersion + string(entry.FieldsV1.Raw)
+			content["our fields"] = entry.APIVersion + entry.FieldsV1.GetRawString()
 		}
 	}
 	return content

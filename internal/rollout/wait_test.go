@@ -1,0 +1,337 @@
+package rollout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flakeship/flakeship/internal/cluster"
+	"github.com/flakeship/flakeship/internal/handoff"
+)
+
+// server lists and watches what a test puts into it, so that a test can tell the story of a rollout, and of a connection that
+// fails, step by step.
+type server struct {
+	*httptest.Server
+	mu       sync.Mutex
+	changed  chan struct{} // closed and renewed with each event
+	objects  map[string]map[string]map[string]any
+	events   []event
+	forgot   int // events before this one are no longer remembered
+	requests []string
+	refuse   string // resource that may not be listed
+	cut      int    // watches to end after their first event
+}
+
+type event struct {
+	resource, kind string
+	object         map[string]any
+}
+
+func newServer(t *testing.T) (*server, *cluster.Cluster) {
+	s := &server{changed: make(chan struct{}), objects: map[string]map[string]map[string]any{}}
+	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
+	t.Cleanup(s.CloseClientConnections)
+	c, err := cluster.Open(cluster.Options{Server: s.URL, Getenv: func(string) string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, c
+}
+
+// put adds or changes an object; with kind DELETED it removes it.
+func (s *server) put(t *testing.T, resource, kind, text string) {
+	t.Helper()
+	o := object(t, text).Object
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.objects[resource] == nil {
+		s.objects[resource] = map[string]map[string]any{}
+	}
+	meta := o["metadata"].(map[string]any)
+	meta["namespace"], meta["resourceVersion"] = "shop", fmt.Sprint(len(s.events)+1)
+	s.objects[resource][meta["name"].(string)] = o
+	if kind == "DELETED" {
+		delete(s.objects[resource], meta["name"].(string))
+	}
+	s.events = append(s.events, event{resource, kind, o})
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *server) serve(w http.ResponseWriter, r *http.Request) {
+	resource := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+	s.mu.Lock()
+	s.requests = append(s.requests, resource)
+	refused, items, version := s.refuse == resource, []any{}, len(s.events)
+	for _, o := range s.objects[resource] {
+		items = append(items, o)
+	}
+	s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	switch {
+	case refused:
+		w.WriteHeader(403)
+		fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"%s is forbidden: User \"ci\" cannot list resource \"%s\" in API group \"\" in the namespace \"shop\"","reason":"Forbidden","code":403}`, resource, resource)
+	case !r.URL.Query().Has("watch"):
+		json.NewEncoder(w).Encode(map[string]any{"kind": "List", "apiVersion": "v1", "metadata": map[string]any{"resourceVersion": fmt.Sprint(version)}, "items": items})
+	default:
+		s.watch(w, r, resource)
+	}
+}
+
+func (s *server) watch(w http.ResponseWriter, r *http.Request, resource string) {
+	var next int
+	fmt.Sscan(r.URL.Query().Get("resourceVersion"), &next)
+	w.WriteHeader(200)
+	w.(http.Flusher).Flush()
+	for {
+		s.mu.Lock()
+		all, changed, forgot := s.events, s.changed, s.forgot
+		s.mu.Unlock()
+		if next < forgot {
+			fmt.Fprintln(w, `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","code":410}}`)
+			return
+		}
+		for ; next < len(all); next++ {
+			if all[next].resource != resource {
+				continue
+			}
+			json.NewEncoder(w).Encode(map[string]any{"type": all[next].kind, "object": all[next].object})
+			w.(http.Flusher).Flush()
+			s.mu.Lock()
+			cut := s.cut > 0
+			s.cut--
+			s.mu.Unlock()
+			if cut {
+				panic(http.ErrAbortHandler)
+			}
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// web is a Deployment with one replica at generation 2, of which observed and available are given.
+func web(uid string, observed, available int) string {
+	return fmt.Sprintf(`{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: shop, uid: %s, generation: 2, annotations: {deployment.kubernetes.io/revision: "2"}}, spec: {replicas: 1},
+		status: {observedGeneration: %d, replicas: 1, updatedReplicas: 1, availableReplicas: %d}}`, uid, observed, available)
+}
+
+func target(t *testing.T, text string) Target { return Target{Live: object(t, text), At: time.Now()} }
+
+// within runs Wait and fails the test when it takes longer than ten seconds.
+func within(t *testing.T, c *cluster.Cluster, o Options, targets ...Target) ([]Result, error) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	return Wait(ctx, c, targets, o)
+}
+
+// soon does something once Wait has been waiting for a while.
+func soon(do func()) { time.AfterFunc(300*time.Millisecond, do) }
+
+func TestReadyAtOnceAsksNothing(t *testing.T) {
+	s, c := newServer(t)
+	results, err := within(t, c, Options{}, target(t, web("u", 2, 1)), target(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}`))
+	if err != nil || results[0].Rollout != handoff.RolloutReady || results[1].Rollout != handoff.RolloutNone || len(s.requests) > 0 {
+		t.Errorf("%+v, %v, requests %v", results, err, s.requests)
+	}
+}
+
+// A status that is about an older generation is no answer, however ready it looks.
+func TestOldStatusIsNoAnswer(t *testing.T) {
+	s, c := newServer(t)
+	s.put(t, "deployments", "ADDED", web("u", 1, 1))
+	begin := time.Now()
+	soon(func() { s.put(t, "deployments", "MODIFIED", web("u", 2, 1)) })
+	results, err := within(t, c, Options{}, target(t, web("u", 1, 1)))
+	if err != nil || results[0].Rollout != handoff.RolloutReady || time.Since(begin) < 300*time.Millisecond {
+		t.Errorf("%+v, %v after %s", results, err, time.Since(begin))
+	}
+}
+
+// A watch that ends is taken up where it ended; one whose past the server forgot starts over.
+func TestWatchEnds(t *testing.T) {
+	for _, forget := range []bool{false, true} {
+		s, c := newServer(t)
+		s.put(t, "deployments", "ADDED", web("u", 2, 0))
+		s.cut = 1
+		soon(func() {
+			s.put(t, "deployments", "MODIFIED", web("u", 2, 0)) // after this the connection ends
+			time.Sleep(20 * time.Millisecond)
+			s.put(t, "deployments", "MODIFIED", web("u", 2, 1))
+			if forget {
+				s.mu.Lock()
+				s.forgot = len(s.events)
+				s.mu.Unlock()
+			}
+		})
+		results, err := within(t, c, Options{}, target(t, web("u", 2, 0)))
+		if err != nil || results[0].Rollout != handoff.RolloutReady {
+			t.Errorf("forget %v: %+v, %v", forget, results, err)
+		}
+	}
+}
+
+func TestGone(t *testing.T) {
+	for want, happens := range map[string]func(s *server){
+		"it was deleted": func(s *server) {
+			s.put(t, "deployments", "ADDED", web("u", 2, 0))
+			soon(func() { s.put(t, "deployments", "DELETED", web("u", 2, 0)) })
+		},
+		"it was deleted, or replaced by another": func(s *server) { s.put(t, "deployments", "ADDED", web("another", 2, 1)) },
+	} {
+		s, c := newServer(t)
+		happens(s)
+		results, err := within(t, c, Options{}, target(t, web("u", 2, 0)))
+		var failed *FailedError
+		if !errors.As(err, &failed) || results[0].Message != want || err.Error() != "Deployment/shop/web: "+want {
+			t.Errorf("%+v, %v, want %s", results, err, want)
+		}
+	}
+}
+
+const setText = `{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: web-%[1]s, uid: set-%[1]s, annotations: {deployment.kubernetes.io/revision: "%[1]s"}, ownerReferences: [{uid: u, controller: true}]}}`
+
+// podOf is a pod of the ReplicaSet of that revision, in a state.
+func podOf(revision, state string) string {
+	return fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: web-%[1]s-x, uid: pod-%[1]s, ownerReferences: [{uid: set-%[1]s, controller: true}]}, status: {phase: Pending, containerStatuses: [{name: main, restartCount: 3, state: {%[2]s}}]}}`, revision, state)
+}
+
+// Trouble with a pod of the old version is not trouble with the new one.
+func TestOnlyNewPodsFail(t *testing.T) {
+	crash := "waiting: {reason: CrashLoopBackOff}"
+	s, c := newServer(t)
+	s.put(t, "deployments", "ADDED", web("u", 2, 0))
+	s.put(t, "replicasets", "ADDED", fmt.Sprintf(setText, "1"))
+	s.put(t, "replicasets", "ADDED", fmt.Sprintf(setText, "2"))
+	s.put(t, "pods", "ADDED", podOf("1", crash))
+	soon(func() { s.put(t, "deployments", "MODIFIED", web("u", 2, 1)) })
+	if results, err := within(t, c, Options{}, target(t, web("u", 2, 0))); err != nil {
+		t.Errorf("%+v, %v", results, err)
+	}
+
+	s.put(t, "deployments", "MODIFIED", web("u", 2, 0))
+	soon(func() { s.put(t, "pods", "ADDED", podOf("2", crash)) })
+	_, err := within(t, c, Options{}, target(t, web("u", 2, 0)))
+	var failed *FailedError
+	if want := "Deployment/shop/web: container main of pod web-2-x: CrashLoopBackOff"; !errors.As(err, &failed) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// A pull that fails for no clear reason, and then works, was no failure.
+func TestFlappingPull(t *testing.T) {
+	s, c := newServer(t)
+	s.put(t, "deployments", "ADDED", web("u", 2, 0))
+	s.put(t, "replicasets", "ADDED", fmt.Sprintf(setText, "2"))
+	s.put(t, "pods", "ADDED", podOf("2", "waiting: {reason: ErrImagePull, message: something odd}"))
+	soon(func() {
+		s.put(t, "pods", "MODIFIED", podOf("2", "waiting: {reason: ImagePullBackOff}"))
+		time.Sleep(300 * time.Millisecond)
+		s.put(t, "pods", "MODIFIED", podOf("2", "waiting: {reason: ErrImagePull, message: connection refused}"))
+		time.Sleep(300 * time.Millisecond)
+		s.put(t, "pods", "MODIFIED", podOf("2", "running: {}"))
+		s.put(t, "deployments", "MODIFIED", web("u", 2, 1))
+	})
+	if results, err := within(t, c, Options{}, target(t, web("u", 2, 0))); err != nil {
+		t.Errorf("%+v, %v", results, err)
+	}
+}
+
+// patience is over when trouble has lasted, not when it has come and gone.
+func TestTroubleIsTimedByContainer(t *testing.T) {
+	w := &waiter{pods: map[types.UID]map[types.UID]*watchedPod{}}
+	job := &tracked{target: target(t, `{apiVersion: batch/v1, kind: Job, metadata: {uid: u}}`)}
+	job.workload.Kind = "Job"
+	p := &watchedPod{since: map[string]time.Time{}}
+	w.pods["u"] = map[types.UID]*watchedPod{"p": p}
+	set := func(state string) {
+		t.Helper()
+		p.pod = pod{}
+		if err := decode(object(t, podOf("2", state)), &p.pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const unclear, fine = "waiting: {reason: ImagePullBackOff}", "running: {}"
+	begin := time.Now()
+	for _, step := range []struct {
+		after time.Duration
+		state string
+		fails bool
+	}{{0, unclear, false}, {19 * time.Second, unclear, false}, {19 * time.Second, fine, false}, {21 * time.Second, unclear, false}, {40 * time.Second, unclear, false}, {42 * time.Second, unclear, true}} {
+		set(step.state)
+		if text, _ := w.trouble(job, begin.Add(step.after)); (text != "") != step.fails {
+			t.Errorf("after %s, %s: %q, want failure %v", step.after, step.state, text, step.fails)
+		}
+	}
+}
+
+// What is wrong with one is wrong with several: those that fail at the same time are told together, and the rest is not
+// called failed.
+func TestFailTogether(t *testing.T) {
+	s, c := newServer(t)
+	job := `{apiVersion: batch/v1, kind: Job, metadata: {name: %[1]s, namespace: shop, uid: %[1]s, generation: 1}, status: {conditions: [%[2]s]}}`
+	const failure = `{type: Failed, status: "True", message: too often}`
+	s.put(t, "deployments", "ADDED", web("u", 2, 0))
+	for _, name := range []string{"a", "b"} {
+		s.put(t, "jobs", "ADDED", fmt.Sprintf(job, name, ""))
+	}
+	soon(func() {
+		s.put(t, "jobs", "MODIFIED", fmt.Sprintf(job, "a", failure))
+		time.Sleep(200 * time.Millisecond)
+		s.put(t, "jobs", "MODIFIED", fmt.Sprintf(job, "b", failure))
+	})
+	results, err := within(t, c, Options{}, target(t, web("u", 2, 0)), target(t, fmt.Sprintf(job, "a", "")), target(t, fmt.Sprintf(job, "b", "")))
+	var failed *FailedError
+	if !errors.As(err, &failed) || len(failed.Failed) != 2 || results[0].Rollout != handoff.RolloutNone || !strings.HasPrefix(results[0].Message, "not waited for") {
+		t.Errorf("%+v, %v", results, err)
+	}
+}
+
+// Without the right to see pods the workload's own status has to do; without the right to see workloads nothing does.
+func TestForbidden(t *testing.T) {
+	s, c := newServer(t)
+	s.refuse = "pods"
+	s.put(t, "deployments", "ADDED", web("u", 2, 0))
+	soon(func() { s.put(t, "deployments", "MODIFIED", web("u", 2, 1)) })
+	var warnings []string
+	_, err := within(t, c, Options{Warn: func(text string) { warnings = append(warnings, text) }}, target(t, web("u", 2, 0)))
+	if err != nil || len(warnings) != 1 || warnings[0] != `failing pods cannot be named: user "ci" may not list pods in namespace shop` {
+		t.Errorf("%v, warnings %q", err, warnings)
+	}
+	s.refuse = "deployments"
+	if _, err := within(t, c, Options{}, target(t, web("u", 2, 0))); cluster.Diagnose(err).Class != cluster.Denied {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestEndOfContext(t *testing.T) {
+	s, c := newServer(t)
+	s.put(t, "deployments", "ADDED", web("u", 2, 0))
+	ctx, stop := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer stop()
+	results, err := Wait(ctx, c, []Target{target(t, web("u", 2, 0))}, Options{})
+	var late *TimeoutError
+	if !errors.As(err, &late) || results[0].Rollout != handoff.RolloutTimeout || results[0].Message != "1 of 1 pods updated, 0 available" {
+		t.Errorf("%+v, %v", results, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	soon(cancel)
+	if _, err := Wait(ctx, c, []Target{target(t, web("u", 2, 0))}, Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+}
