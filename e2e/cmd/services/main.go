@@ -5,6 +5,9 @@
 // One program rather than eight, because they share most of their packages:
 // linking them once takes seconds and 200 MB instead of a minute and a
 // gigabyte. Package e2e/build makes it, package e2e/env runs it.
+//
+// Only what ties them together is here: a linter that looks at this package
+// looks at all of Kubernetes first, for minutes.
 package main
 
 import (
@@ -13,6 +16,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/flakeship/flakeship/e2e/env/registryserver"
+	"github.com/flakeship/flakeship/e2e/process"
 )
 
 // commands maps a subcommand to its main function. Each finds its own
@@ -24,8 +30,8 @@ var commands = map[string]func() int{
 	"kube-scheduler":          kubeScheduler,
 	"kubectl":                 kubectl,
 	"kwok":                    kwok,
-	"registry":                registryServer,
-	"supervise":               supervise,
+	"registry":                registryserver.Main,
+	"supervise":               func() int { return process.Supervise(os.Args[1:]) },
 	"gitea-runner":            giteaRunner,
 }
 

@@ -1,4 +1,6 @@
-package main
+// Package registryserver is the distribution registry on a folder, as a process
+// of its own: package env starts it through the services program.
+package registryserver
 
 import (
 	"context"
@@ -21,9 +23,10 @@ import (
 	"github.com/flakeship/flakeship/e2e/env/traffic"
 )
 
-// registryServer is the distribution registry on a folder, with an access log
-// that package env reads to tell what was really sent.
-func registryServer() int {
+// Main runs the registry that the command line describes until a signal ends
+// it, and returns the exit code. Its access log is what package env reads to
+// tell what was really sent.
+func Main() int {
 	flags := flag.NewFlagSet("registry", flag.ExitOnError)
 	var (
 		dir         = flags.String("dir", "", "folder of the registry's blobs and manifests")
@@ -33,14 +36,14 @@ func registryServer() int {
 		htpasswd    = flags.String("htpasswd", "", "file of users with bcrypt passwords; empty lets everyone in")
 	)
 	_ = flags.Parse(os.Args[1:]) // exits by itself
-	if err := serveRegistry(*dir, *accessLog, *addressFile, *listen, *htpasswd); err != nil {
+	if err := serve(*dir, *accessLog, *addressFile, *listen, *htpasswd); err != nil {
 		fmt.Fprintln(os.Stderr, "services registry:", err)
 		return 1
 	}
 	return 0
 }
 
-func serveRegistry(dir, accessLog, addressFile, listen, htpasswd string) error {
+func serve(dir, accessLog, addressFile, listen, htpasswd string) error {
 	text := fmt.Sprintf(registryConfig, dir)
 	if htpasswd != "" {
 		text += fmt.Sprintf(registryAuth, htpasswd)

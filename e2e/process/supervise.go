@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"errors"
@@ -15,15 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supervise runs a command and, when that ends or supervise is told to stop,
-// kills every process the command left behind, however they detached
+// Supervise runs the command in args and, when that ends or a signal tells this
+// process to stop, kills every process the command left behind, however they detached
 // themselves. The runners start each step in a group or session of its own and
 // do not reach a step's grandchildren when they are cancelled; a build or push
 // that runs on would disturb the next test.
 //
-// The parent of supervise gives it SIGTERM as the signal of its own death.
-func supervise() int {
-	if len(os.Args) < 2 {
+// It is the whole work of a process, whose parent gives it SIGTERM as the
+// signal of its own death (Options.DeathSignal), and returns its exit code.
+func Supervise(args []string) int {
+	if len(args) == 0 {
 		fmt.Fprintln(os.Stderr, "usage: services supervise program [arguments]")
 		return 2
 	}
@@ -36,7 +37,7 @@ func supervise() int {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 
 	runtime.LockOSThread() // Pdeathsig is about the thread that started the child
-	cmd := exec.Command(os.Args[1], os.Args[2:]...)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
