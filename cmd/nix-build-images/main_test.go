@@ -53,19 +53,20 @@ func TestStories(t *testing.T) {
 			return useStore(env.WorkDir, ".nix", env.Setenv, env.Defer)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"machine":   machine,
-			"commit":    commit,
-			"keys":      keys,
-			"cache":     startCache,
-			"fault":     fault,
-			"private":   private,
-			"requests":  requests,
-			"registry":  startRegistry,
-			"push":      push,
-			"replace":   replace,
-			"builders":  builders,
-			"terminate": terminate,
-			"empty":     emptyFolder,
+			"machine":    machine,
+			"commit":     commit,
+			"keys":       keys,
+			"cache":      startCache,
+			"fault":      fault,
+			"private":    private,
+			"requests":   requests,
+			"registry":   startRegistry,
+			"push":       push,
+			"replace":    replace,
+			"builders":   builders,
+			"terminated": send(syscall.SIGTERM),
+			"killed":     send(syscall.SIGKILL),
+			"empty":      emptyFolder,
 		},
 	})
 }
@@ -206,10 +207,12 @@ func replace(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// terminate: SIGTERM for nix-build-images in the background.
-func terminate(ts *testscript.TestScript, _ bool, _ []string) {
-	for _, cmd := range ts.BackgroundCmds() {
-		ts.Check(cmd.Process.Signal(syscall.SIGTERM))
+// send gives the signal to nix-build-images in the background.
+func send(s syscall.Signal) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, _ bool, _ []string) {
+		for _, cmd := range ts.BackgroundCmds() {
+			ts.Check(cmd.Process.Signal(s))
+		}
 	}
 }
 

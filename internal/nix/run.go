@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -98,11 +99,17 @@ func (n *Nix) run(ctx context.Context, c command) ([]byte, error) {
 		log = c.stderr
 	}
 	cmd.Stderr = io.MultiWriter(&tail, log)
-	// A group of its own: a terminal's Ctrl-C must not reach nix before us, and git, ssh and build hooks end with it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.SysProcAttr = group()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ended := make(chan struct{})
+	cmd.Cancel = func() error {
+		go stop(cmd.Process.Pid, ended)
+		return nil
+	}
 	cmd.WaitDelay = grace
 	err := cmd.Run()
+	close(ended)
 	if cmd.Process != nil {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whatever outlived it; the usual answer is that there is nothing
 	}
@@ -117,6 +124,19 @@ func (n *Nix) run(ctx context.Context, c command) ([]byte, error) {
 		return nil, fmt.Errorf("run nix: %w", err)
 	}
 	return nil, &CommandError{Command: verb(c), Code: exit.ExitCode(), Stderr: plain(tail.String())}
+}
+
+// stop asks a process group to end, again and again: Nix misses a signal that comes between its check for one and the wait
+// for its builders, and notices the next.
+func stop(pid int, ended <-chan struct{}) {
+	for {
+		syscall.Kill(-pid, syscall.SIGTERM)
+		select {
+		case <-ended:
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
 }
 
 // program is the path of a program of Nix: all of them are in one folder.
