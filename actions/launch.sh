@@ -23,6 +23,7 @@ if command -v go >/dev/null 2>&1; then
 	# Built anew each time, which Go's build cache makes short: a binary kept from an older commit of this ref would be wrong.
 	unset GOOS GOARCH GOFLAGS # the job may have set them for its own build
 	mkdir -p "$root/.cache"
+	echo "$tool: this ref has no prebuilt binary for $os-$arch; building it with Go"
 	built=$root/.cache/$tool.$$
 	trap 'rm -f "$built"' EXIT
 	(cd "$root" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$built" "./cmd/$tool")

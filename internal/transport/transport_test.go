@@ -70,7 +70,7 @@ func TestRetries(t *testing.T) {
 		{"an answer is an answer", "GET", false, []func(*http.Request) (*http.Response, error){status(404)}, 1, 404, nil},
 		{"busy, then fine", "GET", false, []func(*http.Request) (*http.Response, error){status(503), status(429), status(200)}, 3, 200, nil},
 		{"tries run out", "GET", false, []func(*http.Request) (*http.Response, error){status(500)}, 4, 500, nil},
-		{"not implemented stays so", "GET", false, []func(*http.Request) (*http.Response, error){status(501)}, 1, 501, nil},
+		{"a method it does not know stays unknown", "GET", false, []func(*http.Request) (*http.Response, error){status(501)}, 1, 501, nil},
 		{"connection lost", "PUT", false, []func(*http.Request) (*http.Response, error){fails(reset), status(201)}, 2, 201, nil},
 		{"refused for good", "GET", false, []func(*http.Request) (*http.Response, error){fails(dial)}, 4, 0, syscall.ECONNREFUSED},
 		{"post may have been carried out", "POST", false, []func(*http.Request) (*http.Response, error){fails(reset)}, 1, 0, syscall.ECONNRESET},
