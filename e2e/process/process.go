@@ -133,7 +133,14 @@ func (p *Process) Stop(grace time.Duration) {
 		case <-p.done:
 		case <-time.After(grace):
 		}
-		_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // ESRCH when nothing is left
+		// A kill is carried out a little after it is sent. The dead stay in the
+		// group until init has waited for them, so patience has an end.
+		for range 100 {
+			if err := syscall.Kill(-p.PID(), syscall.SIGKILL); err == syscall.ESRCH {
+				break // nothing is left
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
 	})
 	<-p.done
 }
