@@ -33,7 +33,7 @@ func newRows(found *nix.Evaluation, err error) []*row {
 			Family: img.Family, DrvPath: img.DrvPath, OutPath: img.OutPath,
 		}})
 	}
-	for _, one := range split(err) {
+	for _, one := range action.Split(err) {
 		var failed *nix.EvalError
 		if !errors.As(one, &failed) || failed.Attr == "" {
 			continue

@@ -58,11 +58,11 @@ func failures(env *action.Env, rows []*row) []error {
 	for _, o := range obstacles(rows) {
 		switch {
 		case o.built:
-			env.Warnf("%s to be built although a cache may have it (%s): %v", plural(len(o.images), "image"), list(o.images), o.err)
+			env.Warnf("%s to be built although a cache may have it (%s): %v", action.Count(len(o.images), "image"), action.Names(o.images), o.err)
 		case o.isEval:
 			all = append(all, explain(o.err))
 		default:
-			all = append(all, explain(fmt.Errorf("%s not decided (%s): %w", plural(len(o.images), "image"), list(o.images), o.err)))
+			all = append(all, explain(fmt.Errorf("%s not decided (%s): %w", action.Count(len(o.images), "image"), action.Names(o.images), o.err)))
 		}
 	}
 	return all
@@ -71,7 +71,7 @@ func failures(env *action.Env, rows []*row) []error {
 // explainAll explains each of joined errors.
 func explainAll(err error) error {
 	var all []error
-	for _, one := range split(err) {
+	for _, one := range action.Split(err) {
 		all = append(all, explain(one))
 	}
 	return errors.Join(all...)

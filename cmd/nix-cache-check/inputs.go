@@ -47,7 +47,7 @@ func readInputs(env *action.Env, s nix.Settings) (inputs, error) {
 		in.substituters = s.Substituters
 		hint = "this is a substituter of the installed Nix; name the caches to ask in the input substituters"
 	}
-	for _, err := range split(substituter.Validate(in.substituters)) {
+	for _, err := range action.Split(substituter.Validate(in.substituters)) {
 		bad(hint, err)
 	}
 
@@ -124,19 +124,3 @@ func openRegistry(env *action.Env) *registry.Client {
 }
 
 func userAgent() string { return "flakeship/" + action.Version }
-
-// split takes errors.Join apart, down to single errors.
-func split(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	switch {
-	case err == nil:
-		return nil
-	case !ok:
-		return []error{err}
-	}
-	var all []error
-	for _, one := range joined.Unwrap() {
-		all = append(all, split(one)...)
-	}
-	return all
-}

@@ -98,7 +98,7 @@ func closingLine(plan *handoff.Plan, counts map[handoff.State]int, build, push i
 			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
 		}
 	}
-	return fmt.Sprintf("plan: %s: %s; %d to build, %d to push", plural(len(plan.Images), "image"), strings.Join(parts, ", "), build, push)
+	return fmt.Sprintf("plan: %s: %s; %d to build, %d to push", action.Count(len(plan.Images), "image"), strings.Join(parts, ", "), build, push)
 }
 
 // summary is the step summary: a table of images with what was seen and what follows.
@@ -119,20 +119,4 @@ func summary(plan *handoff.Plan, closing string) string {
 	}
 	b.WriteString("\n")
 	return b.String()
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// list joins words for a sentence; of many it names the first.
-func list(words []string) string {
-	const most = 5
-	if len(words) > most {
-		return strings.Join(words[:most], ", ") + fmt.Sprintf(" and %d more", len(words)-most)
-	}
-	return strings.Join(words, ", ")
 }

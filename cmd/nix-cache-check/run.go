@@ -126,7 +126,7 @@ func evaluated(env *action.Env, found *nix.Evaluation, err error) error {
 // noImages is the failure of a flake in which there is nothing to ship.
 func noImages(found *nix.Evaluation) error {
 	if len(found.UnmatchedSystems) > 0 {
-		return action.Fail(action.BadInput, fmt.Errorf("flake %s has no packages for %s", found.Flake.Ref, list(found.UnmatchedSystems)),
+		return action.Fail(action.BadInput, fmt.Errorf("flake %s has no packages for %s", found.Flake.Ref, action.Names(found.UnmatchedSystems)),
 			"give the systems the flake has images for in the input systems; nix flake show --all-systems lists them")
 	}
 	return action.Fail(action.BadInput, fmt.Errorf("flake %s has no container images", found.Flake.Ref),

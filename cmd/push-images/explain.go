@@ -27,7 +27,7 @@ func explainPush(env *action.Env, err error) error {
 	var obstacles []*obstacle
 	byKey := map[string]*obstacle{}
 	var all []error
-	for _, one := range split(err) {
+	for _, one := range action.Split(err) {
 		failed := new(push.ImageError)
 		if !errors.As(one, &failed) {
 			all = append(all, explain(env, one))
@@ -180,24 +180,8 @@ func token(env *action.Env, denied *registry.DeniedError) string {
 // explainAll explains each of joined errors.
 func explainAll(env *action.Env, err error) error {
 	var all []error
-	for _, one := range split(err) {
+	for _, one := range action.Split(err) {
 		all = append(all, explain(env, one))
 	}
 	return errors.Join(all...)
-}
-
-// split takes errors.Join apart, down to single errors.
-func split(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	switch {
-	case err == nil:
-		return nil
-	case !ok:
-		return []error{err}
-	}
-	var all []error
-	for _, one := range joined.Unwrap() {
-		all = append(all, split(one)...)
-	}
-	return all
 }

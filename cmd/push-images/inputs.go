@@ -33,7 +33,7 @@ func readInputs(env *action.Env) (inputs, error) {
 	var in inputs
 	var problems []error
 	bad := func(err error, hint string) {
-		for _, one := range split(err) {
+		for _, one := range action.Split(err) {
 			problems = append(problems, action.Fail(action.BadInput, one, "%s", hint))
 		}
 	}

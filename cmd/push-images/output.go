@@ -11,7 +11,7 @@ import (
 	"github.com/flakeship/flakeship/internal/push"
 )
 
-// table prints one line for each image when it is in the registry or has failed.
+// table prints one line for each image that was sent or has failed, as soon as that is known. The others are only counted.
 type table struct {
 	env   *action.Env
 	width int // of the longest name
@@ -26,32 +26,21 @@ func newTable(env *action.Env, images []push.Image) *table {
 }
 
 func (t *table) print(p handoff.PushedImage, took time.Duration) {
+	if p.State == handoff.PushUnchanged {
+		return
+	}
 	t.env.Infof("%-*s  %-9s  %s", t.width, p.Name, p.State, line(p, took))
 }
 
 func line(p handoff.PushedImage, took time.Duration) string {
-	switch {
-	case p.State == handoff.PushFailed:
+	if p.State == handoff.PushFailed {
 		return p.Error
-	case p.State == handoff.PushUnchanged:
-		return fmt.Sprintf("nothing to send, %.1f s", took.Seconds())
 	}
-	return fmt.Sprintf("%s; %s, %.1f s", layers(p.Layers), size(p.Uploaded), took.Seconds())
+	return fmt.Sprintf("%s; %s, %.1f s", layers(p.Layers), action.Size(p.Uploaded), took.Seconds())
 }
 
 func layers(l handoff.Layers) string {
 	return fmt.Sprintf("layers: %d reused, %d mounted, %d uploaded", l.Reused, l.Mounted, l.Uploaded)
-}
-
-// size writes bytes for people.
-func size(n int64) string {
-	switch {
-	case n < 1<<10:
-		return fmt.Sprintf("%d B", n)
-	case n < 1<<20:
-		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
-	}
-	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
 }
 
 // write gives the PushResult to the log, the step summary, the hand-over file and the outputs.
@@ -72,11 +61,11 @@ func write(env *action.Env, r *handoff.PushResult, took time.Duration) error {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
 		}
 	}
-	closing := fmt.Sprintf("push: %s", plural(len(r.Images), "image"))
+	closing := fmt.Sprintf("push: %s", action.Count(len(r.Images), "image"))
 	if len(parts) > 0 {
 		closing += ": " + strings.Join(parts, ", ")
 	}
-	closing += fmt.Sprintf("; %s sent", size(sent))
+	closing += fmt.Sprintf("; %s sent", action.Size(sent))
 	env.Infof("%s, in %.1f s", closing, took.Seconds())
 	env.Summary(summary(r, closing))
 	_, err := env.WriteResult(r)
@@ -97,15 +86,8 @@ func summary(r *handoff.PushResult, closing string) string {
 			state += ": " + p.Error
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %d / %d / %d | %s |\n", action.Cell(p.Repository), action.Cell(state), action.Cell(strings.Join(p.Tags, " ")),
-			action.Cell(p.Digest), p.Layers.Reused, p.Layers.Mounted, p.Layers.Uploaded, size(p.Uploaded))
+			action.Cell(p.Digest), p.Layers.Reused, p.Layers.Mounted, p.Layers.Uploaded, action.Size(p.Uploaded))
 	}
 	b.WriteString("\n")
 	return b.String()
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -98,7 +98,7 @@ func Main(ctx context.Context, p Process, spec Spec, run func(context.Context, *
 // reportAll prints each failure in err and picks the exit code: the first failure's.
 func (e *Env) reportAll(ctx context.Context, err error) Code {
 	code := Done
-	for _, one := range flatten(err) {
+	for _, one := range Split(err) {
 		var f *Failure
 		if !errors.As(one, &f) {
 			f = e.asFailure(ctx, one)
@@ -124,12 +124,15 @@ func (e *Env) asFailure(ctx context.Context, err error) *Failure {
 	return Fail(Failed, err, "run it again with log-level: debug to see each step")
 }
 
-// flatten takes errors.Join apart, down to single failures.
-func flatten(err error) []error {
+// Split takes errors.Join apart, down to single errors; of nil there are none.
+func Split(err error) []error {
+	if err == nil {
+		return nil
+	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, one := range joined.Unwrap() {
-			all = append(all, flatten(one)...)
+			all = append(all, Split(one)...)
 		}
 		return all
 	}
