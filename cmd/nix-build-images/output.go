@@ -99,7 +99,7 @@ func closingLine(result *handoff.BuildResult) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s))
 		}
 	}
-	line := "build: " + plural(len(result.Images), "image")
+	line := "build: " + action.Count(len(result.Images), "image")
 	if len(parts) > 0 {
 		line += ": " + strings.Join(parts, ", ")
 	}
@@ -142,20 +142,4 @@ func drvName(drv string) string {
 		return name
 	}
 	return base
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// list joins words for a sentence; of many it names the first.
-func list(words []string) string {
-	const most = 5
-	if len(words) > most {
-		return strings.Join(words[:most], ", ") + fmt.Sprintf(" and %d more", len(words)-most)
-	}
-	return strings.Join(words, ", ")
 }

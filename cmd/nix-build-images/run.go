@@ -21,7 +21,7 @@ func run(ctx context.Context, env *action.Env) error {
 		return err
 	}
 	if names := in.undecided(); len(names) > 0 {
-		return action.Fail(action.Failed, fmt.Errorf("the plan has no answer for %s: %s", plural(len(names), "image"), list(names)),
+		return action.Fail(action.Failed, fmt.Errorf("the plan has no answer for %s: %s", action.Count(len(names), "image"), action.Names(names)),
 			"mend what nix-cache-check reports and run it again, or let it plan to build them with on-cache-error: build")
 	}
 	result := &handoff.BuildResult{
@@ -61,7 +61,7 @@ func build(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, targets
 	log := env.Foreign("nix: ")
 	defer log.Close()
 	in.options.Flake = in.plan.Flake
-	in.options.Substituters = in.plan.Substituters
+	in.options.Substituters, in.options.TrustedKeys = in.plan.Substituters, in.plan.TrustedPublicKeys
 	in.options.Event = func(e nix.Event) {
 		switch warning := strings.HasPrefix(e.Text, "warning:"); {
 		case e.Kind == nix.Message && (warning || debug(env)):
@@ -71,6 +71,11 @@ func build(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, targets
 		}
 	}
 	built, err := n.Build(ctx, targets, in.options)
+	for _, b := range built {
+		if b.NotFetched && ctx.Err() == nil {
+			env.Warnf("%s could not be fetched, although the plan says that a cache serves it: built instead", b.Name)
+		}
+	}
 	if ctx.Err() != nil {
 		done := 0
 		for _, b := range built {
@@ -78,7 +83,7 @@ func build(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, targets
 				done++
 			}
 		}
-		return built, fmt.Errorf("%d of %s built or fetched: %w", done, plural(len(built), "image"), ctx.Err())
+		return built, fmt.Errorf("%d of %s built or fetched: %w", done, action.Count(len(built), "image"), ctx.Err())
 	}
 	return built, explain(err)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/flakeship/flakeship/internal/action"
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/narinfo"
 	"github.com/flakeship/flakeship/internal/nix"
 	"github.com/flakeship/flakeship/internal/substituter"
 )
@@ -39,11 +40,12 @@ func run(ctx context.Context, env *action.Env) error {
 	}
 
 	plan := &handoff.Plan{
-		Header:       handoff.Header{Commit: found.Commit},
-		Flake:        found.Flake,
-		NixVersion:   n.Version.String(),
-		Substituters: set.Caches(),
-		Registry:     in.prefix,
+		Header:            handoff.Header{Commit: found.Commit},
+		Flake:             found.Flake,
+		NixVersion:        n.Version.String(),
+		Substituters:      set.Caches(),
+		TrustedPublicKeys: publicKeys(in.keys),
+		Registry:          in.prefix,
 	}
 	rows := newRows(found, err)
 	askRegistry(ctx, env, in.prefix, rows)
@@ -58,6 +60,15 @@ func run(ctx context.Context, env *action.Env) error {
 		failures = append(failures, explain(n.Instantiate(ctx, found.Flake, toBuild(rows, found.Images))))
 	}
 	return errors.Join(append(failures, write(env, plan, time.Since(start)))...)
+}
+
+// publicKeys are keys as text: what a verdict rests on, the build has to trust as well.
+func publicKeys(keys []narinfo.PublicKey) []string {
+	var texts []string
+	for _, key := range keys {
+		texts = append(texts, key.String())
+	}
+	return texts
 }
 
 // nixLog is where Nix's own output goes: nowhere, unless it was asked for. What matters of it comes back in errors and warnings.

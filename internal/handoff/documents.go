@@ -34,11 +34,12 @@ func (s State) NeedsBuild() bool {
 // Plan is what is to be done for each image of one commit, and why. Written by nix-cache-check.
 type Plan struct {
 	Header
-	Flake        Flake          `json:"flake"`              // the source
-	NixVersion   string         `json:"nixVersion"`         // of the Nix that evaluated it
-	Substituters []string       `json:"substituters"`       // caches asked, in order
-	Registry     string         `json:"registry,omitempty"` // prefix the tags were looked up under; empty: the registry was not asked
-	Images       []PlannedImage `json:"images"`             // sorted by name, then system
+	Flake             Flake          `json:"flake"`                       // the source
+	NixVersion        string         `json:"nixVersion"`                  // of the Nix that evaluated it
+	Substituters      []string       `json:"substituters"`                // caches asked, in order
+	TrustedPublicKeys []string       `json:"trustedPublicKeys,omitempty"` // keys the verdicts rest on, as name:base64
+	Registry          string         `json:"registry,omitempty"`          // prefix the tags were looked up under; empty: the registry was not asked
+	Images            []PlannedImage `json:"images"`                      // sorted by name, then system
 }
 
 func (*Plan) kind() Kind { return KindPlan }

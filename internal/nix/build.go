@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,7 +27,8 @@ type BuildOptions struct {
 	MaxJobs      string        // number or auto; empty: Nix's setting
 	Cores        string        // number; empty: Nix's setting
 	Builders     string        // remote builders, as in nix.conf; empty: Nix's setting
-	Substituters []string      // caches asked besides Nix's own
+	Substituters []string      // caches asked besides Nix's own, as far as it lets its user choose
+	TrustedKeys  []string      // keys trusted besides Nix's own, name:base64, likewise
 	LogLines     int           // last lines of a failed builder's output to keep; 0: none
 	Event        func(Event)   // told what happens, from one goroutine; nil: nobody is
 }
@@ -38,6 +40,7 @@ type Built struct {
 	Seconds    float64            // its own builder or download took; 0 when there was nothing to do, and for one that failed
 	Failure    *handoff.Failure   // when it failed
 	NotReached bool               // it failed only because the whole build ended early
+	NotFetched bool               // the cache that was to serve it did not
 }
 
 // Build makes the targets' outputs exist, all with one run of Nix's scheduler, and says for each what became of it, in the
@@ -193,6 +196,7 @@ func (b *build) command(open []*Built) command {
 	for _, option := range [][2]string{
 		{"max-jobs", b.o.MaxJobs}, {"cores", b.o.Cores}, {"builders", b.o.Builders},
 		{"extra-substituters", strings.Join(b.nix.unknownCaches(b.o.Substituters), " ")},
+		{"extra-trusted-public-keys", strings.Join(without(b.o.TrustedKeys, b.nix.Settings.TrustedPublicKeys), " ")},
 	} {
 		if option[1] != "" {
 			args = append(args, "--option", option[0], option[1])
@@ -208,9 +212,20 @@ func (b *build) command(open []*Built) command {
 	return command{program: "nix-store", args: args, stderr: b.log.activity}
 }
 
-// unknownCaches are those of urls that are not among Nix's own.
+// unknownCaches are those of urls that are not among Nix's own, whatever settings these have.
 func (n *Nix) unknownCaches(urls []string) []string {
-	return slices.DeleteFunc(slices.Clone(urls), func(url string) bool { return slices.Contains(n.Settings.Substituters, url) })
+	var own []string
+	for _, text := range n.Settings.Substituters {
+		if u, err := url.Parse(text); err == nil {
+			own = append(own, strings.TrimRight(Redacted(u), "/"))
+		}
+	}
+	return without(urls, own)
+}
+
+// without are the items of all that are not in some.
+func without(all, some []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) })
 }
 
 // settle finds out what is known of the open targets after a run.
@@ -225,7 +240,7 @@ func (b *build) settle(ctx context.Context) error {
 		case t.OutPath != "" && valid[t.OutPath]:
 			b.succeed(t)
 		case b.fetches(t):
-			b.tried[t.OutPath] = true
+			b.tried[t.OutPath], t.NotFetched = true, true
 		case t.OutPath == "" && b.nix.built(ctx, t):
 			b.succeed(t)
 		default:

@@ -206,6 +206,11 @@ func TestCacheThatDoesNotKeepItsWord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, b := range built {
+		if b.NotFetched != b.Fetch {
+			t.Errorf("%s: NotFetched = %v", b.Name, b.NotFetched)
+		}
+	}
 	want := map[string]string{"a": "built", "b": "built", "c": "failed image-c: builder failed with exit code 1"}
 	if diff := cmp.Diff(want, states(built)); diff != "" {
 		t.Errorf("Build (-want +got):\n%s", diff)
