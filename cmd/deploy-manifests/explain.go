@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/flakeship/flakeship/internal/action"
@@ -72,8 +73,10 @@ func explainApply(err error, server string) error {
 	var refused *apply.Error
 	var bad *manifest.Error
 	switch {
-	case err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
-		return err
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("objects were still being applied: %w", err)
 	case errors.As(err, &bad):
 		return explainManifests(err)
 	case errors.As(err, &refused):
@@ -151,7 +154,11 @@ func grant(reason cluster.Diagnosis) string {
 	if r.Namespace != "" {
 		role = "a Role in namespace " + r.Namespace
 	}
-	return fmt.Sprintf("grant it with %s: apiGroups [%q], resources [%q], verbs [\"get\", \"list\", \"watch\", \"create\", \"patch\"]", role, r.Group, r.Resource)
+	verbs := []string{"get", "list", "watch", "create", "patch"}
+	if !slices.Contains(verbs, r.Verb) {
+		verbs = append(verbs, r.Verb)
+	}
+	return fmt.Sprintf("grant it with %s: apiGroups [%q], resources [%q], verbs [%s]", role, r.Group, r.Resource, strings.Join(verbs, ", "))
 }
 
 // explainRollout explains what rollout.Wait returns.
@@ -159,8 +166,10 @@ func explainRollout(err error, server string) error {
 	var failed *rollout.FailedError
 	var late *rollout.TimeoutError
 	switch {
-	case err == nil || errors.Is(err, context.Canceled):
-		return err
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("rollouts were still awaited: %w", err)
 	case errors.As(err, &failed):
 		o := failed.Failed[0].Live
 		f := action.Fail(action.RolloutFailed, err, "mend what it names and deploy again; kubectl -n %s describe %s %s shows more",

@@ -3,7 +3,11 @@ package deploy_test
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/flakeship/flakeship/internal/handoff"
 )
 
 // What cannot run is red within seconds, with the container, the reason and the last event.
@@ -100,4 +104,26 @@ func TestQuota(t *testing.T) {
 	o.wants(t, 0)
 	o = deploy(t, quota+deployment("web", ns, "web:1"), "--timeout", "30s")
 	o.wants(t, 5, "Deployment/"+ns+"/web: its pods cannot be created: ", "exceeded quota: none")
+}
+
+// A cancelled job ends at once, with the code for it and a result that says what was applied.
+func TestCancelled(t *testing.T) {
+	ns := namespace(t)
+	cmd, out := command(t, deployment("slow", ns, "never-ready"))
+	var log strings.Builder
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for count(t, "v1", "pods", ns) == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	cmd.Wait()
+	result := new(handoff.DeployResult)
+	if err := handoff.Load(out, result); err != nil {
+		t.Fatal(err)
+	}
+	outcome{code: cmd.ProcessState.ExitCode(), log: log.String()}.wants(t, 130, "error: cancelled: rollouts were still awaited: ", "hint: run it again")
+	outcome{result: result}.actions(t, "Deployment/"+ns+"/slow created none")
 }
