@@ -29,7 +29,7 @@ test: lint unit e2e
 
 unit:
 	@e2e/install.sh test
-	go test ./...
+	go test -timeout 20m ./...
 
 e2e:
 	@e2e/install.sh test
@@ -37,6 +37,7 @@ e2e:
 	cd e2e && go test -timeout 20m $$($(e2e_packages))
 
 lint:
+	@e2e/install.sh test
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt is not happy with:'; gofmt -l .; exit 1; }
 	go vet ./...
 	@# go vet compiles what it looks at but says nothing for minutes: the build before it shows progress.
@@ -56,6 +57,12 @@ generate:
 build:
 	@mkdir -p bin
 	go build -ldflags '$(ldflags)' -o bin/ $(addprefix ./cmd/,$(actions))
+
+# Each prints ours and the stock tool's times on the same work. They want an idle machine.
+bench:
+	@e2e/install.sh test
+	@for b in startup check build push; do echo "== $$b"; go run ./bench/$$b || exit 1; echo; done
+	@cd e2e && for b in unchanged deploy; do echo "== $$b"; go run ./bench/$$b || exit 1; echo; done
 
 fuzz:
 	@go list ./... | while read -r package; do \
