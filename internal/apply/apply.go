@@ -242,7 +242,8 @@ func (a *applier) changes() []Change {
 	return changes
 }
 
-// prepare finds out what each object is to the server: its kind, and its namespace if the kind has one.
+// prepare finds out what each object is to the server: its kind, and its namespace if the kind has one. A kind the server does
+// not know is a problem of that object; the others are still checked, so that all problems are found.
 func (a *applier) prepare(ctx context.Context) error {
 	a.coming = newComing(a.items)
 	for _, it := range a.items {
@@ -270,10 +271,7 @@ func (a *applier) prepare(ctx context.Context) error {
 	for _, it := range a.items {
 		objects = append(objects, it.object)
 	}
-	if err := manifest.Unique(objects, ""); err != nil { // cluster-wide objects that differed in a meaningless namespace
-		return err
-	}
-	return a.failed()
+	return manifest.Unique(objects, "") // cluster-wide objects may have differed in a meaningless namespace
 }
 
 // place says where an object of this kind goes.

@@ -185,11 +185,11 @@ func TestLook(t *testing.T) {
 				t.Fatal(err)
 			}
 			writes := s.writes()
-			changes, err := Objects(context.Background(), c, decode(t, maps("1", "a", "b", "c")+maps("2", "e")+maps("1", "f")), Options{})
+			changes, err := Objects(context.Background(), c, decode(t, maps("1", "a", "b", "c", "d")+maps("2", "e")+maps("1", "f")), Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := []string{"a unchanged", "b unchanged", "c unchanged", "e configured", "f created"}
+			want := []string{"a unchanged", "b unchanged", "c unchanged", "d unchanged", "e configured", "f created"}
 			if diff := cmp.Diff(want, actions(changes)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -23,8 +23,12 @@ type place struct {
 	namespace string
 }
 
-// look finds out what the cluster has of the items: one LIST for each kind and namespace, a GET where only one object is
-// asked for. Whoever may not list is asked to get; whoever may not read at all can still apply, see apply.decide.
+// fewEnough is how many objects of one kind and namespace are asked for one by one. A LIST is one request for any number, but
+// brings all the others too: a namespace's Secrets can be many megabytes.
+const fewEnough = 4
+
+// look finds out what the cluster has of the items: one LIST for each kind and namespace, GETs where only a few objects are
+// asked for. Whoever may not list is asked to get; whoever may not read at all can still apply, see item.outcome.
 func (a *applier) look(ctx context.Context, items []*item) error {
 	places := map[place][]*item{}
 	for _, it := range items {
@@ -34,20 +38,24 @@ func (a *applier) look(ctx context.Context, items []*item) error {
 	group, inner := errgroup.WithContext(ctx)
 	group.SetLimit(a.options.Workers)
 	for _, members := range places {
-		group.Go(func() error {
-			if len(members) > 1 {
+		if len(members) > fewEnough {
+			group.Go(func() error {
 				err := list(inner, members)
-				if err == nil || !apierrors.IsForbidden(err) {
+				if !apierrors.IsForbidden(err) {
 					return err
 				}
-			}
-			for _, it := range members {
-				if err := it.get(inner); err != nil {
-					return err
+				for _, it := range members {
+					if err := it.get(inner); err != nil {
+						return err
+					}
 				}
-			}
-			return nil
-		})
+				return nil
+			})
+			continue
+		}
+		for _, it := range members {
+			group.Go(func() error { return it.get(inner) })
+		}
 	}
 	err := group.Wait()
 	if ctx.Err() != nil {

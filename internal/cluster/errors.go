@@ -171,6 +171,8 @@ func transient(err error) bool {
 	if errors.As(err, &status) {
 		s := status.Status()
 		switch s.Code {
+		case http.StatusConflict: // somebody wrote at the same moment; what a field manager owns stays owned
+			return !apierrors.HasStatusCause(err, metav1.CauseTypeFieldManagerConflict) && !strings.Contains(s.Message, "Precondition failed")
 		case http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusTooManyRequests, http.StatusBadGateway:
 			return true
 		case http.StatusInternalServerError:

@@ -114,7 +114,15 @@ func TestRetry(t *testing.T) {
 		{"a connection that ends", func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }, 3, true},
 		{"any other 500", func(w http.ResponseWriter, r *http.Request) { fail(w, 500, "InternalError", "bug") }, 1, false},
 		{"422", func(w http.ResponseWriter, r *http.Request) { fail(w, 422, "Invalid", "wrong") }, 1, false},
-		{"409", func(w http.ResponseWriter, r *http.Request) { fail(w, 409, "Conflict", "owned") }, 1, false},
+		{"409, created at the same moment", func(w http.ResponseWriter, r *http.Request) { fail(w, 409, "AlreadyExists", "exists") }, 3, true},
+		{"409, another UID", func(w http.ResponseWriter, r *http.Request) {
+			fail(w, 409, "Conflict", "Precondition failed: UID in precondition: a, UID in object meta: b")
+		}, 1, false},
+		{"409, owned", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(409)
+			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Conflict","code":409,"details":{"causes":[{"reason":"FieldManagerConflict","message":"conflict with \"x\"","field":".data"}]}}`)
+		}, 1, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

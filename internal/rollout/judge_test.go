@@ -126,6 +126,28 @@ func TestTroubles(t *testing.T) {
 	}
 }
 
+// What an image is called says nothing about why it cannot be pulled.
+func TestPullPatience(t *testing.T) {
+	const image = "reg.test:5030/503/timeout:429@sha256:50340142950350442940350350440150350342940150350350342950350350350a50"
+	for _, tt := range []struct {
+		message string
+		want    time.Duration
+	}{
+		{"Back-off pulling image \"" + image + "\": manifest unknown", 0},
+		{"Back-off pulling image \"" + image + "\"", unclearPull},
+		{"rpc error: code = NotFound desc = failed to resolve reference " + image + ": " + image + ": not found", 0},
+		{"Head \"https://reg.test/v2/denied/manifests/x\": dial tcp: lookup reg.test: i/o timeout", forever},
+		{"unexpected status code https://reg.test/v2/a/manifests/sha256:401: 503 Service Unavailable", forever},
+		{"pull access denied for reg.test/a, repository does not exist or may require authorization", 0},
+		{"unexpected EOF", forever},
+		{"GEOFENCED", unclearPull},
+	} {
+		if got := pullPatience(tt.message); got != tt.want {
+			t.Errorf("pullPatience(%q) = %s, want %s", tt.message, got, tt.want)
+		}
+	}
+}
+
 func TestSlow(t *testing.T) {
 	for want, text := range map[string]string{
 		"pod p is not scheduled: 0/2 nodes are available":     `{conditions: [{type: PodScheduled, status: "False", message: 0/2 nodes are available}]}`,

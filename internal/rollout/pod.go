@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -111,29 +112,27 @@ func (c containerStatus) why() string {
 	return text
 }
 
-// What registries and runtimes say of an image that cannot be pulled. Trouble that may pass is looked for first: a rate limit is
-// reported as "denied" by some.
+// What registries and runtimes say of an image that cannot be pulled. Trouble that may pass is looked for first: a rate limit
+// is reported as "denied" by some.
 var (
-	passing = []string{"toomanyrequests", "too many requests", "rate limit", "429", "500 internal", "502", "503", "504", "timeout", "timed out",
-		"connection refused", "connection reset", "unexpected eof", "temporary failure", "server misbehaving", "qps exceeded"}
-	lasting = []string{"manifest unknown", "manifest_unknown", "name unknown", "name_unknown", "not found", "notfound", "does not exist", "denied",
-		"unauthorized", "401", "403", "forbidden", "no match for platform", "no matching manifest", "invalid reference"}
+	passing = regexp.MustCompile(`toomanyrequests|too many requests|rate limit|\b429\b|\b50[0234]\b|timeout|timed out|connection refused|` +
+		`connection reset|\beof\b|temporary failure|server misbehaving|qps exceeded`)
+	lasting = regexp.MustCompile(`manifest[ _]unknown|name[ _]unknown|not ?found|does not exist|denied|unauthorized|forbidden|\b40[13]\b|` +
+		`no match for platform|no matching manifest|invalid reference`)
+	// names are no part of what is said: a digest may well have a 503 in it.
+	names = regexp.MustCompile(`"[^"]*"|\S*[/@]\S*|sha256:\S*`)
 )
 
 // unclearPull is how long a pull may fail for a reason not known here: the kubelet's second attempt comes after 10 seconds.
 const unclearPull = 20 * time.Second
 
 func pullPatience(message string) time.Duration {
-	message = strings.ToLower(message)
-	for _, text := range passing {
-		if strings.Contains(message, text) {
-			return forever
-		}
-	}
-	for _, text := range lasting {
-		if strings.Contains(message, text) {
-			return 0
-		}
+	said := names.ReplaceAllString(strings.ToLower(message), " ")
+	switch {
+	case passing.MatchString(said):
+		return forever
+	case lasting.MatchString(said):
+		return 0
 	}
 	return unclearPull
 }
