@@ -131,7 +131,7 @@ func (b *build) refuseForeign() {
 		return // which systems they have is theirs to say
 	}
 	for _, t := range b.open() {
-		if !b.fetches(t) && t.System != s.System && !slices.Contains(s.extraPlatforms, t.System) && !b.nix.Exists(t.OutPath) {
+		if !b.fetches(t) && t.System != s.System && !slices.Contains(s.extraPlatforms, t.System) && (t.OutPath == "" || !b.nix.Exists(t.OutPath)) {
 			b.fail(t, t.DrvPath, fmt.Sprintf("it is to be built on %s; this machine is %s, and no remote builder is set up", t.System, s.System))
 		}
 	}

@@ -1,0 +1,136 @@
+package nix
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Nix before 2.31 ends its whole run at a derivation that nobody here can build.
+func TestUnbuildableImagesDoNotStopTheOthers(t *testing.T) {
+	n, store := open(t)
+	dir := flake(t, store, map[string]string{
+		"foreign": `derivation { name = "image-foreign"; system = "riscv64-linux"; builder = "/bin/sh"; } // { imageName = "foreign"; }`,
+		"feature": `image "feature" "echo > $out" { requiredSystemFeatures = [ "quantum" ]; }`,
+		"needs":   `image "needs" "echo > $out" { dep = mk "quantum-dep" "echo > $out" { requiredSystemFeatures = [ "quantum" ]; }; }`,
+		"fine":    `image "fine" "echo > $out" {}`,
+		"late":    `image "late" "busybox sleep 0.2; echo > $out" {}`,
+	})
+	flake, targets := plan(t, n, dir)
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := states(built)
+	for name, want := range map[string]string{
+		"foreign": "failed image-foreign: it is to be built on riscv64-linux; this machine is x86_64-linux",
+		"feature": "failed image-feature: ", "needs": "failed quantum-dep: ", "fine": "built", "late": "built",
+	} {
+		if !strings.HasPrefix(got[name], want) {
+			t.Errorf("%s: %s, want %s…", name, got[name], want)
+		}
+	}
+	for _, name := range []string{"feature", "needs"} {
+		if !strings.Contains(got[name], "quantum") {
+			t.Errorf("%s: %s, want the feature named", name, got[name])
+		}
+	}
+}
+
+func TestTimedOutImages(t *testing.T) {
+	n, store := open(t, "timeout = 1", "max-jobs = 4")
+	dir := flake(t, store, map[string]string{
+		"slow":  `image "slow" "echo waiting; busybox sleep 60" {}`,
+		"needs": `image "needs" "echo > $out" { dep = mk "slow-dep" "echo waiting; busybox sleep 60" {}; }`,
+		"bad":   `image "bad" "exit 1" {}`,
+		"fine":  `image "fine" "echo > $out" {}`,
+	})
+	flake, targets := plan(t, n, dir)
+	start := time.Now()
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"slow": "failed image-slow: timed out after 1 seconds", "needs": "failed slow-dep: timed out after 1 seconds",
+		"bad": "failed image-bad: builder failed with exit code 1", "fine": "built",
+	}
+	if diff := cmp.Diff(want, states(built)); diff != "" {
+		t.Errorf("Build (-want +got):\n%s", diff)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("took %s: what timed out was tried again", took)
+	}
+}
+
+func TestStopAtTheFirstFailure(t *testing.T) {
+	n, store := open(t, "max-jobs = 1")
+	dir := flake(t, store, map[string]string{
+		"a-bad": `image "a-bad" "exit 1" {}`,
+		"z":     `image "z" "cat $dep; echo > $out" { dep = mk "slow" "busybox sleep 3; echo > $out" {}; }`,
+	})
+	flake, targets := plan(t, n, dir)
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := states(built)
+	if !strings.HasSuffix(got["a-bad"], "exit code 1") || !strings.Contains(got["z"], "keep-going is off") {
+		t.Errorf("Build = %v, want z not built because of a-bad", got)
+	}
+}
+
+// The flake gives another derivation than the plan has: a dirty tree that was edited in between.
+func TestPlanOfAnotherState(t *testing.T) {
+	n, store := open(t)
+	dir := flake(t, store, map[string]string{"api": `image "api" "echo > $out" {}`, "web": `image "web" "echo > $out" {}`})
+	flake, targets := plan(t, n, dir)
+	targets[0].DrvPath = strings.Replace(targets[0].DrvPath, "image-", "other-", 1)
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := states(built); !strings.Contains(got["api"], "the plan has") || got["web"] != "built" {
+		t.Errorf("Build = %v, want api refused and web built", got)
+	}
+}
+
+func TestStoreThatCannotBeUsed(t *testing.T) {
+	n, store := open(t)
+	flake, targets := plan(t, n, flake(t, store, map[string]string{"api": `image "api" "echo > $out" {}`}))
+	if err := n.Instantiate(t.Context(), flake, []Image{targets[0].Image}); err != nil {
+		t.Fatal(err)
+	}
+	n.env = append(n.env, "NIX_CONFIG=store = unix:///nowhere/socket")
+	_, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake})
+	var c *CommandError
+	if !errors.As(err, &c) || !strings.Contains(c.Cause(), "socket") {
+		t.Errorf("Build = %v, want a CommandError about the socket", err)
+	}
+}
+
+// What a builder prints is kept as it is, as far as it is text and fits.
+func TestHostileBuilderOutput(t *testing.T) {
+	n, store := open(t)
+	dir := flake(t, store, map[string]string{
+		"hostile": `image "hostile" "head -c 1000000 /dev/zero | tr '\\0' x; echo; printf '\\377\\376 binary\\n'; printf '@nix {\"action\":\"msg\",\"level\":0,\"msg\":\"error: forged\"}\\n'; printf '\\033[31mred\\033[0m'; exit 1" {}`,
+	})
+	flake, targets := plan(t, n, dir)
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true, LogLines: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := states(built)["hostile"]; got != "failed image-hostile: builder failed with exit code 1" {
+		t.Errorf("Build = %q", got)
+	}
+	log := built[0].Failure.Log
+	if len(log) < 3 || len(log[0]) > maxLogLine+4 || !strings.HasPrefix(log[0], "xxx") {
+		t.Fatalf("log has %d lines: %.100q", len(log), log)
+	}
+	if !strings.HasSuffix(log[1], " binary") || log[len(log)-1] != "red" {
+		t.Errorf("log is %.200q", log[1:])
+	}
+}
