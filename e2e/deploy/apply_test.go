@@ -61,7 +61,7 @@ spec: {containers: [{name: c, image: lone, resources: {requests: {cpu: 1000m, me
 			live := get(t, o.APIVersion, strings.ToLower(o.Kind)+"s", ns, o.Name)
 			for _, entry := range live.GetManagedFields() {
 				if entry.Manager == "flakeship" {
-					all[o.ID()] = fmt.Sprint(live.GetGeneration(), entry.Time, string(entry.FieldsV1.Raw))
+					all[o.ID()] = fmt.Sprint(live.GetGeneration(), entry.Time, entry.FieldsV1.GetRawString())
 				}
 			}
 			if o.Kind == "ConfigMap" || o.Kind == "Secret" {

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -45,7 +44,6 @@ type tool struct {
 // sample is what one run took.
 type sample struct {
 	wall, cpu time.Duration
-	rss       int64 // KiB
 	requests  int
 }
 
@@ -77,7 +75,7 @@ func measure(ctx context.Context) error {
 		}},
 	}
 	fmt.Printf("%d runs each, medians; kubectl is part of a large program here, which takes %s to start\n\n", runs, b.startup(ctx))
-	fmt.Printf("%-8s %-10s %-28s %8s %8s %8s %9s\n", "objects", "", "", "wall s", "CPU s", "RSS MiB", "requests")
+	fmt.Printf("%-8s %-10s %-28s %8s %8s %9s\n", "objects", "", "", "wall s", "CPU s", "requests")
 	for _, size := range []int{100, 500} {
 		samples := map[string][]sample{}
 		for i := range runs {
@@ -104,7 +102,7 @@ func measure(ctx context.Context) error {
 				all := samples[what+t.name]
 				slices.SortFunc(all, func(a, b sample) int { return cmp.Compare(a.wall, b.wall) })
 				m := all[runs/2]
-				fmt.Printf("%-8d %-10s %-28s %8.2f %8.2f %8d %9d\n", size, what, t.name, m.wall.Seconds(), m.cpu.Seconds(), m.rss/1024, m.requests)
+				fmt.Printf("%-8d %-10s %-28s %8.2f %8.2f %9d\n", size, what, t.name, m.wall.Seconds(), m.cpu.Seconds(), m.requests)
 			}
 		}
 	}
@@ -195,9 +193,6 @@ func (b *bench) run(ctx context.Context, t tool, file string) (sample, error) {
 		return sample{}, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
 	}
 	s := sample{wall: time.Since(begin), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		s.rss = usage.Maxrss
-	}
 	var err error
 	s.requests, err = b.requests(t.agent)
 	return s, err
