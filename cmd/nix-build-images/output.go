@@ -49,7 +49,7 @@ func names(images []handoff.BuiltImage, state handoff.BuildState) []string {
 	return found
 }
 
-// printTable writes one line per image.
+// printTable writes one line per image that was worked on; the others are only counted.
 func printTable(env *action.Env, images []handoff.BuiltImage, seconds map[string]float64) {
 	several := slices.ContainsFunc(images, func(img handoff.BuiltImage) bool { return img.System != images[0].System })
 	title := func(img handoff.BuiltImage) string {
@@ -63,6 +63,9 @@ func printTable(env *action.Env, images []handoff.BuiltImage, seconds map[string
 		width = max(width, min(len(title(img)), 50))
 	}
 	for _, img := range images {
+		if img.State == handoff.BuildSkipped {
+			continue
+		}
 		env.Infof("%-*s  %-11s  %s", width, title(img), img.State, remark(img, seconds[img.Attr]))
 	}
 }
