@@ -18,13 +18,11 @@ import (
 type obstacle struct {
 	key    string
 	err    error
-	images []string
-	isEval bool
-	built  bool // the policy for failing caches has these images built
+	images []string // names; attributes, when they do not evaluate
+	built  bool     // the policy for failing caches has these images built
 }
 
-// obstacles gathers what is in the way: one for each attribute that does not evaluate, for each cache and for the registry,
-// however many images each of them concerns.
+// obstacles gathers what is in the way: one for each cache and for the registry, however many images each of them concerns.
 func obstacles(rows []*row) []*obstacle {
 	var all []*obstacle
 	add := func(r *row, o obstacle) {
@@ -39,8 +37,7 @@ func obstacles(rows []*row) []*obstacle {
 	}
 	for _, r := range rows {
 		switch {
-		case r.evalErr != nil:
-			add(r, obstacle{key: "attribute " + r.Attr, err: r.evalErr, isEval: true})
+		case r.evalErr != nil: // see explainEvaluation
 		case isBadName(r.registryErr):
 			add(r, obstacle{key: "name " + r.Name, err: r.registryErr})
 		case r.registryErr != nil:
@@ -54,13 +51,17 @@ func obstacles(rows []*row) []*obstacle {
 
 // failures returns what keeps the plan from being carried out, and warns of what on-cache-error: build gets around.
 func failures(env *action.Env, rows []*row) []error {
-	var all []error
+	var evals []*nix.EvalError
+	for _, r := range rows {
+		if r.evalErr != nil {
+			evals = append(evals, r.evalErr)
+		}
+	}
+	all := explainEvaluation(evals)
 	for _, o := range obstacles(rows) {
 		switch {
 		case o.built:
 			env.Warnf("%s to be built although a cache may have it (%s): %v", action.Count(len(o.images), "image"), action.Names(o.images), o.err)
-		case o.isEval:
-			all = append(all, explain(o.err))
 		default:
 			all = append(all, explain(fmt.Errorf("%s not decided (%s): %w", action.Count(len(o.images), "image"), action.Names(o.images), o.err)))
 		}
@@ -71,10 +72,40 @@ func failures(env *action.Env, rows []*row) []error {
 // explainAll explains each of joined errors.
 func explainAll(err error) error {
 	var all []error
+	var evals []*nix.EvalError
 	for _, one := range action.Split(err) {
+		if eval := new(nix.EvalError); errors.As(one, &eval) {
+			evals = append(evals, eval)
+			continue
+		}
 		all = append(all, explain(one))
 	}
-	return errors.Join(all...)
+	return errors.Join(append(explainEvaluation(evals), all...)...)
+}
+
+// explainEvaluation says once what several attributes have in common: one broken input breaks every image.
+func explainEvaluation(evals []*nix.EvalError) []error {
+	var all []error
+	said := map[string]bool{}
+	for i, eval := range evals {
+		if said[eval.Message] {
+			continue
+		}
+		said[eval.Message] = true
+		var attrs []string
+		for _, other := range evals[i:] {
+			if other.Message == eval.Message {
+				attrs = append(attrs, other.Attr)
+			}
+		}
+		f := explainNix(eval)
+		if len(attrs) > 1 {
+			f.Err = fmt.Errorf("%d attributes do not evaluate (%s): %s", len(attrs), action.Names(attrs), eval.Cause())
+			f.Hint = fmt.Sprintf("mend what they have in common; nix eval .#%s.drvPath says the same", eval.Attr)
+		}
+		all = append(all, f)
+	}
+	return all
 }
 
 // explain gives an error its exit code and its hint. The end of the context is left to action.Main.

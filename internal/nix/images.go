@@ -55,13 +55,18 @@ func (e *EvalError) Error() string {
 	if e.Attr != "" {
 		what = e.Attr
 	}
+	return fmt.Sprintf("%s does not evaluate: %s", what, e.Cause())
+}
+
+// Cause is the line of Message that says what is wrong.
+func (e *EvalError) Cause() string {
 	cause := e.Message
 	var c *CommandError
 	if errors.As(e.Err, &c) {
 		cause = c.Cause()
 	}
 	first, _, _ := strings.Cut(cause, "\n")
-	return fmt.Sprintf("%s does not evaluate: %s", what, first)
+	return first
 }
 
 func (e *EvalError) Unwrap() error { return e.Err }
