@@ -49,7 +49,7 @@ func write(env *action.Env, result *handoff.DeployResult, took time.Duration, go
 	if !good {
 		verb = "not deployed"
 	}
-	env.Infof("%s: %s, %.1f s", verb, tally(result), took.Seconds())
+	env.Infof("%s: %s, in %.1f s", verb, tally(result), took.Seconds())
 	env.Summary(summary(result, took))
 	_, err := env.WriteResult(result)
 	return errors.Join(err, env.SetOutput("changed", fmt.Sprint(result.Changed)), env.SetOutputJSON("applied", applied))
