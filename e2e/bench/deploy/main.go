@@ -75,7 +75,7 @@ func measure(ctx context.Context) error {
 		}},
 	}
 	fmt.Printf("%d runs each, medians; kubectl is part of a large program here, which takes %s to start\n\n", runs, b.startup(ctx))
-	fmt.Printf("%-8s %-10s %-28s %8s %8s %9s\n", "objects", "", "", "wall s", "CPU s", "requests")
+	fmt.Printf("%-8s %-10s %-28s %8s %7s %8s %9s\n", "objects", "", "", "wall s", "ratio", "CPU s", "requests")
 	for _, size := range []int{100, 500} {
 		samples := map[string][]sample{}
 		for i := range runs {
@@ -98,11 +98,15 @@ func measure(ctx context.Context) error {
 			}
 		}
 		for _, what := range []string{"create", "unchanged"} {
+			var ours time.Duration // of the first tool
 			for _, t := range tools {
 				all := samples[what+t.name]
 				slices.SortFunc(all, func(a, b sample) int { return cmp.Compare(a.wall, b.wall) })
 				m := all[runs/2]
-				fmt.Printf("%-8d %-10s %-28s %8.2f %8.2f %9d\n", size, what, t.name, m.wall.Seconds(), m.cpu.Seconds(), m.requests)
+				if ours == 0 {
+					ours = m.wall
+				}
+				fmt.Printf("%-8d %-10s %-28s %8.2f %7.1f %8.2f %9d\n", size, what, t.name, m.wall.Seconds(), m.wall.Seconds()/ours.Seconds(), m.cpu.Seconds(), m.requests)
 			}
 		}
 	}
