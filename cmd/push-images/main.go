@@ -1,18 +1,6 @@
 // Command push-images brings built container images to a registry and says which digest each has there. It writes the PushResult.
 package main
 
-import (
-	"context"
-	"os"
-	"os/signal"
-	"syscall"
+import "github.com/flakeship/flakeship/internal/action"
 
-	"github.com/flakeship/flakeship/internal/action"
-)
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := action.Main(ctx, action.OS(), spec, run)
-	stop()
-	os.Exit(code)
-}
+func main() { action.Exit(spec, run) }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Version is the release this binary belongs to; the release build sets it.
@@ -57,6 +59,14 @@ type Process struct {
 // OS is the real process.
 func OS() Process {
 	return Process{Args: os.Args[1:], Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+}
+
+// Exit is the whole main function of a binary: Main on the real process, with SIGINT and SIGTERM ending run's context.
+func Exit(spec Spec, run func(context.Context, *Env) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := Main(ctx, OS(), spec, run)
+	stop()
+	os.Exit(code)
 }
 
 // Main reads the inputs spec declares, calls run, prints what went wrong and returns the exit code.
