@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,6 +27,7 @@ import (
 
 	"github.com/flakeship/flakeship/internal/action/actionyml"
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/testenv/stories"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"push-images": main}) }
@@ -50,7 +50,7 @@ func TestStories(t *testing.T) {
 			"archive":  makeArchive,
 			"built":    built,
 			"pull":     pull,
-			"replace":  replace,
+			"replace":  stories.Replace,
 			"result":   checkResult,
 			"code":     code,
 		},
@@ -216,14 +216,4 @@ func checkResult(ts *testscript.TestScript, neg bool, args []string) {
 	if want := strings.Join(args[1:], " "); strings.Join(got, " ") != want {
 		ts.Fatalf("%s says %s, want %s", args[0], got, want)
 	}
-}
-
-// replace FILE PATTERN TEXT.
-func replace(ts *testscript.TestScript, neg bool, args []string) {
-	old := ts.ReadFile(args[0])
-	text := regexp.MustCompile(args[1]).ReplaceAllString(old, args[2])
-	if text == old {
-		ts.Fatalf("nothing in %s fits %s", args[0], args[1])
-	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
 }
