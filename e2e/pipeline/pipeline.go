@@ -49,6 +49,8 @@ type Pipeline struct {
 	Env  *env.Env
 	Nix  *nixenv.Nix
 	Repo string // the monorepo's git repository
+	// Workflow is the file in Repo that Ship runs.
+	Workflow string
 
 	action string // folder of a flakeship release
 	runs   int
@@ -73,7 +75,7 @@ func Start(ctx context.Context, o Options) (*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Dir: dir, Repo: filepath.Join(dir, "monorepo"), action: filepath.Join(dir, "flakeship")}
+	p := &Pipeline{Dir: dir, Workflow: ".gitea/workflows/ship.yaml", Repo: filepath.Join(dir, "monorepo"), action: filepath.Join(dir, "flakeship")}
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
@@ -202,7 +204,7 @@ func (p *Pipeline) Ship(ctx context.Context, r runner.Runner, live io.Writer) (*
 	p.runs++
 	dir := filepath.Join(p.Dir, "runs", fmt.Sprint(p.runs))
 	result, err := runner.Run(ctx, runner.Job{
-		Runner: r, Dir: dir, Source: p.Repo, Workflow: ".gitea/workflows/ship.yaml",
+		Runner: r, Dir: dir, Source: p.Repo, Workflow: p.Workflow,
 		Actions: map[string]string{"flakeship/flakeship@v1": p.action},
 		Env:     p.Nix.Env(),
 		Vars: map[string]string{

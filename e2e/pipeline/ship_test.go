@@ -37,7 +37,7 @@ func start(t *testing.T) *pipeline.Pipeline {
 	return p
 }
 
-func ship(t *testing.T, p *pipeline.Pipeline, r runner.Runner) *pipeline.Run {
+func shipOnce(t *testing.T, p *pipeline.Pipeline, r runner.Runner) *pipeline.Run {
 	t.Helper()
 	run, err := p.Ship(t.Context(), r, nil)
 	if err != nil {
@@ -55,7 +55,7 @@ func TestThreeRuns(t *testing.T) {
 		t.Run(string(r), func(t *testing.T) {
 			p := start(t)
 
-			first := ship(t, p, r)
+			first := shipOnce(t, p, r)
 			if diff := cmp.Diff(images, names(first.Push)); diff != "" {
 				t.Errorf("images pushed at first (-want +got):\n%s", diff)
 			}
@@ -73,7 +73,7 @@ func TestThreeRuns(t *testing.T) {
 			if err := p.FreshRunner(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			second := ship(t, p, r)
+			second := shipOnce(t, p, r)
 			if c := second.Counts(); c.Built != 0 || c.Pushed != 0 || c.Changed != 0 || c.Bytes != 0 {
 				t.Errorf("second run: %+v", c)
 			}
@@ -89,7 +89,7 @@ func TestThreeRuns(t *testing.T) {
 			if err := p.Edit("services/web/www/index.html", "Welcome", "Hello"); err != nil {
 				t.Fatal(err)
 			}
-			third := ship(t, p, r)
+			third := shipOnce(t, p, r)
 			if c := third.Counts(); c.Built != 1 || c.Pushed != 1 || c.Changed != 1 {
 				t.Errorf("third run: %+v", c)
 			}
@@ -110,12 +110,43 @@ func TestThreeRuns(t *testing.T) {
 				t.Errorf("third run changed other workloads:\n%s", diff)
 			}
 
+			t.Run("one by one", func(t *testing.T) { testOneByOne(t, p, r) })
 			if r == runner.Gitea {
 				t.Run("pull", func(t *testing.T) { testPull(t, p, third.Push) })
 				t.Run("killed push", func(t *testing.T) { testKilledPush(t, p, first) })
 				t.Run("killed deploy", func(t *testing.T) { testKilledDeploy(t, p, third) })
 			}
 		})
+	}
+}
+
+// testOneByOne ships a change with the four actions named one by one, over two
+// jobs.
+func testOneByOne(t *testing.T, p *pipeline.Pipeline, r runner.Runner) {
+	text, err := os.ReadFile("testdata/steps.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ship := p.Workflow
+	p.Workflow = ".gitea/workflows/steps.yaml"
+	defer func() { p.Workflow = ship }()
+	if err := p.Write(p.Workflow, string(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Edit("services/migrate/migrations/0001-products.sql", "create table", "CREATE TABLE"); err != nil {
+		t.Fatal(err)
+	}
+	run := shipOnce(t, p, r)
+	if c := run.Counts(); c.Built != 1 || c.Pushed != 1 || c.Changed != 1 {
+		t.Errorf("counts: %+v", c)
+	}
+	checkChain(t, run)
+	checkSecrets(t, p, run)
+	checkCluster(t, p, run.Push)
+	for _, image := range run.Push.Images {
+		if !slices.Contains(image.Tags, "main") || !slices.Contains(image.Tags, run.Push.Commit[:7]) {
+			t.Errorf("%s has tags %q", image.Name, image.Tags)
+		}
 	}
 }
 
