@@ -37,7 +37,7 @@ func explain(err error) error {
 		f.Detail = eval.Message
 		return f
 	case errors.As(err, &copying) && copying.Denied:
-		f := action.Fail(action.Denied, err, "give credentials that may write: in netrc-file of nix.conf, or as https://user:password@host in copy-to, from a secret")
+		f := action.Fail(action.Denied, err, "give credentials that may write: in the input netrc-file, or as https://user:password@host in copy-to, from a secret")
 		f.Detail = detail(err)
 		return f
 	case errors.As(err, &copying):
@@ -51,7 +51,7 @@ func explain(err error) error {
 	case errors.As(err, &store):
 		return action.Fail(action.BadInput, err, "give a cache in copy-to that is for %s", store.Ours)
 	case errors.As(err, &denied):
-		return action.Fail(action.Denied, err, "give credentials that may read and write: in netrc-file of nix.conf, or as https://user:password@host in copy-to, from a secret")
+		return action.Fail(action.Denied, err, "give credentials that may read and write: in the input netrc-file, or as https://user:password@host in copy-to, from a secret")
 	case errors.As(err, &request), errors.As(err, &status):
 		return action.Fail(action.Failed, err, "run it again when the cache answers; the images are built, and a new run copies what is left")
 	case errors.As(err, &corrupt):

@@ -14,12 +14,14 @@ import (
 	"github.com/flakeship/flakeship/internal/handoff"
 	"github.com/flakeship/flakeship/internal/narinfo"
 	"github.com/flakeship/flakeship/internal/nix"
+	"github.com/flakeship/flakeship/internal/substituter"
 )
 
 // inputs are what the step was given.
 type inputs struct {
 	plan    handoff.Plan
 	options nix.BuildOptions
+	netrc   string   // path; empty: Nix's own
 	copyTo  *url.URL // nil: nothing is copied
 	key     string   // secret key, name:base64; empty: what is copied is not signed
 	public  []narinfo.PublicKey
@@ -53,6 +55,11 @@ func readInputs(env *action.Env) (*inputs, error) {
 	}
 	if in.options.LogLines < 0 {
 		bad(fmt.Errorf("input log-lines is %d", in.options.LogLines), "give a number; 0 shows nothing of the log")
+	}
+	if in.netrc = env.Text("netrc-file"); in.netrc != "" {
+		if _, err := substituter.LoadNetrc(in.netrc); err != nil {
+			bad(fmt.Errorf("input netrc-file: %w", err), "give the path of a file with lines like: machine cache.example.org login ci password ...")
+		}
 	}
 	var err error
 	in.copyTo, err = cacheURL(env)

@@ -30,7 +30,7 @@ func run(ctx context.Context, env *action.Env) error {
 	}
 	var built []nix.Built
 	if targets := in.targets(); len(targets) > 0 {
-		n, err := nix.Open(ctx, nix.Options{})
+		n, err := nix.Open(ctx, nix.Options{Netrc: in.netrc})
 		if err != nil {
 			return explain(err)
 		}

@@ -10,6 +10,7 @@ var spec = action.Spec{
 		{Name: "copy-to", Help: "cache URL finished closures are copied to: https, http, file; empty: they are not", Example: "https://cache.example.org"},
 		{Name: "signing-key", Secret: true, Help: "Nix secret key the copied paths are signed with, as name:base64"},
 		{Name: "signing-key-file", Help: "path of a file with that key, instead of signing-key"},
+		{Name: "netrc-file", Help: "path of a netrc file with credentials for private caches", Says: "that of the installed Nix"},
 		{Name: "builders", Help: "remote builders, as in nix.conf", Example: "ssh-ng://builder.example.org aarch64-linux", Says: "those of the installed Nix"},
 		{Name: "max-jobs", Help: "derivations built at the same time, or `auto`", Says: "that of the installed Nix"},
 		{Name: "cores", Kind: action.Int, Help: "cores one builder may use; 0: all", Says: "those of the installed Nix"},

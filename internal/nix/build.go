@@ -194,7 +194,7 @@ func (b *build) command(open []*Built) command {
 		args = append(args, "--keep-going")
 	}
 	for _, option := range [][2]string{
-		{"max-jobs", b.o.MaxJobs}, {"cores", b.o.Cores}, {"builders", b.o.Builders},
+		{"max-jobs", b.o.MaxJobs}, {"cores", b.o.Cores}, {"builders", b.o.Builders}, {"netrc-file", b.nix.netrc},
 		{"extra-substituters", strings.Join(b.nix.unknownCaches(b.o.Substituters), " ")},
 		{"extra-trusted-public-keys", strings.Join(without(b.o.TrustedKeys, b.nix.Settings.TrustedPublicKeys), " ")},
 	} {

@@ -66,6 +66,9 @@ func (n *Nix) Copy(ctx context.Context, paths []string, o CopyOptions) error {
 		}
 		params.Set("secret-key", file)
 	}
+	if to.User == nil && n.netrc != "" {
+		c.args = append(c.args, "--option", "netrc-file", n.netrc)
+	}
 	if to.User != nil {
 		file, err := c.secret(n.netrcWith(to))
 		if err != nil {

@@ -25,10 +25,11 @@ var ErrNotInstalled = errors.New("nix is not installed: there is no program of t
 
 // Options say which Nix to run and how. The zero value runs the one on PATH as this process would.
 type Options struct {
-	Path string    // of the program; empty: found on PATH
-	Dir  string    // folder it runs in, to which relative flake references refer; empty: this process's
-	Env  []string  // nil: this process's
-	Log  io.Writer // gets what it prints to standard error; nil: nobody does. Used from one goroutine at a time
+	Path  string    // of the program; empty: found on PATH
+	Dir   string    // folder it runs in, to which relative flake references refer; empty: this process's
+	Env   []string  // nil: this process's
+	Netrc string    // path of a netrc file with credentials for caches, instead of Nix's own; empty: Nix's own
+	Log   io.Writer // gets what it prints to standard error; nil: nobody does. Used from one goroutine at a time
 }
 
 // Nix is an installed Nix. It may be used from several goroutines.
@@ -36,10 +37,11 @@ type Nix struct {
 	Version  Version
 	Settings Settings
 
-	path string
-	dir  string
-	env  []string
-	log  *syncWriter
+	path  string
+	dir   string
+	env   []string
+	netrc string // absolute; empty: Nix's own
+	log   *syncWriter
 }
 
 // Settings are those of the installed Nix that matter here, after nix.conf, NIX_CONFIG and the user's own files.
@@ -95,6 +97,10 @@ func Open(ctx context.Context, o Options) (*Nix, error) {
 	}
 	n.Settings, err = parseSettings(text, n.getenv)
 	n.Settings.StoreDir = strings.TrimSpace(string(storeDir))
+	if err == nil && o.Netrc != "" {
+		n.netrc, err = filepath.Abs(o.Netrc) // Nix may run in another folder
+		n.Settings.NetrcFile = n.netrc
+	}
 	return n, err
 }
 
