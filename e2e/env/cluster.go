@@ -241,8 +241,9 @@ func (c *Cluster) Client() (*kubernetes.Clientset, error) {
 }
 
 // Kubectl is the command line of kubectl on this cluster, to be run or shown.
+// Its cache is the cluster's too: by default it would be in the user's ~/.kube.
 func (c *Cluster) Kubectl(args ...string) []string {
-	return append([]string{c.services, "kubectl", "--kubeconfig=" + c.Kubeconfig}, args...)
+	return append([]string{c.services, "kubectl", "--kubeconfig=" + c.Kubeconfig, "--cache-dir=" + c.path("kubectl-cache")}, args...)
 }
 
 func (c *Cluster) awaitNodes(ctx context.Context, client kubernetes.Interface, count int) error {
