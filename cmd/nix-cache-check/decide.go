@@ -58,11 +58,10 @@ func attribute(path string) (system, name string) {
 }
 
 // askRegistry looks up each image's tag, so that what is already there is neither built nor looked for in caches.
-func askRegistry(ctx context.Context, env *action.Env, prefix string, rows []*row) {
+func askRegistry(ctx context.Context, client *registry.Client, prefix string, rows []*row) {
 	if prefix == "" {
 		return
 	}
-	client := openRegistry(env)
 	var wg sync.WaitGroup
 	for _, r := range rows {
 		if r.Tag == "" || r.evalErr != nil {

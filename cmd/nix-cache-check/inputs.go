@@ -1,10 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"time"
 
 	"github.com/flakeship/flakeship/internal/action"
@@ -24,6 +24,7 @@ type inputs struct {
 	netrc        substituter.Netrc
 	storeDir     storepath.Dir
 	prefix       string // of the registry; empty: it is not asked
+	registry     *registry.Client
 	buildOnError bool
 }
 
@@ -67,8 +68,14 @@ func readInputs(env *action.Env, s nix.Settings) (inputs, error) {
 	in.storeDir, err = storepath.ParseDir(s.StoreDir)
 	bad("the installed Nix reports no usable store directory", err)
 
-	in.prefix, err = prefix(env.Text("registry"))
-	bad("give host and path, such as registry.example.org/team, without https:// and without tag", err)
+	if given := env.Text("registry"); given != "" {
+		if in.prefix, err = registry.Prefix(given); err != nil {
+			err = fmt.Errorf("input registry is %q: %w", given, err)
+		}
+		bad("give host and path, such as registry.example.org/team, without https:// and without tag", err)
+	}
+	in.registry, err = openRegistry(env)
+	bad("see nix-cache-check --help", err)
 	return in, errors.Join(problems...)
 }
 
@@ -91,36 +98,32 @@ func netrc(env *action.Env, installed string) (substituter.Netrc, error) {
 	return n, nil
 }
 
-// hasScheme finds what people paste from a browser.
-var hasScheme = regexp.MustCompile(`^[a-z]+://`)
-
-// prefix checks the registry prefix: it has to make a repository's name with an image's name behind it.
-func prefix(text string) (string, error) {
-	if text == "" {
-		return "", nil
+// openRegistry returns a client for the inputs' credentials, hosts and certificates.
+func openRegistry(env *action.Env) (*registry.Client, error) {
+	username, password := env.Text("registry-username"), env.Text("registry-password")
+	if (username == "") != (password == "") {
+		return nil, errors.New("registry-username and registry-password are given both or not at all")
 	}
-	if hasScheme.MatchString(text) {
-		return "", fmt.Errorf("input registry is %q: a registry prefix has no scheme", text)
+	base := transport.Pool(registry.DefaultJobs)
+	if file := env.Text("ca-file"); file != "" {
+		pool, err := transport.Certificates(file)
+		if err != nil {
+			return nil, fmt.Errorf("input ca-file: %w", err)
+		}
+		base.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}
-	if _, err := registry.Open(registry.Options{}).Repository(text + "/image"); err != nil {
-		return "", fmt.Errorf("input registry is %q: %w", text, err)
-	}
-	return text, nil
-}
-
-// openRegistry returns a client for the inputs' credentials.
-func openRegistry(env *action.Env) *registry.Client {
 	return registry.Open(registry.Options{
-		Username: env.Text("registry-username"),
-		Password: env.Text("registry-password"),
+		Username: username,
+		Password: password,
 		Transport: transport.New(transport.Options{
 			UserAgent: userAgent(),
-			Base:      transport.Pool(registry.DefaultJobs),
+			Base:      base,
 			Timeout:   30 * time.Second,
 			RetryPost: true, // tokens are asked for with POST
 			Debugf:    env.Debugf,
 		}),
-	})
+		Insecure: env.List("insecure-registries"),
+	}), nil
 }
 
 func userAgent() string { return "flakeship/" + action.Version }

@@ -48,7 +48,7 @@ func run(ctx context.Context, env *action.Env) error {
 		Registry:          in.prefix,
 	}
 	rows := newRows(found, err)
-	askRegistry(ctx, env, in.prefix, rows)
+	askRegistry(ctx, in.registry, in.prefix, rows)
 	askCaches(ctx, set, in.storeDir, rows)
 	for _, r := range rows {
 		r.decide(in.buildOnError && ctx.Err() == nil)

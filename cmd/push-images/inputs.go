@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -56,7 +55,9 @@ func readInputs(env *action.Env) (inputs, error) {
 	}
 
 	o := &in.options
-	o.Registry, err = prefix(env.Text("registry"))
+	if o.Registry, err = registry.Prefix(env.Text("registry")); err != nil {
+		err = fmt.Errorf("input registry is %q: %w", env.Text("registry"), err)
+	}
 	bad(err, "give host and path, such as registry.example.org/team or docker.io/team, without https:// and without tag")
 	o.Compression, o.Level = push.Compression(env.Text("compression")), env.Int("compression-level")
 	if o.Compression == push.None {
@@ -174,25 +175,6 @@ func parseImage(line string) (push.Image, error) {
 	return i, nil
 }
 
-// hasScheme finds what people paste from a browser.
-var hasScheme = regexp.MustCompile(`^[a-z]+://`)
-
-// prefix checks the registry prefix. Its first part must be a host: without one, go-containerregistry would push to Docker Hub.
-func prefix(text string) (string, error) {
-	text = strings.TrimSuffix(text, "/")
-	host, _, _ := strings.Cut(text, "/")
-	switch {
-	case hasScheme.MatchString(text):
-		return "", fmt.Errorf("input registry is %q: a registry prefix has no scheme", text)
-	case host != "localhost" && !strings.ContainsAny(host, ".:"):
-		return "", fmt.Errorf("input registry is %q: it does not begin with a host", text)
-	}
-	if _, err := registry.Open(registry.Options{}).Repository(text + "/image"); err != nil {
-		return "", fmt.Errorf("input registry is %q: %w", text, err)
-	}
-	return text, nil
-}
-
 // openRegistry returns a client for the inputs' credentials, hosts and certificates.
 func openRegistry(env *action.Env) (*registry.Client, error) {
 	jobs := env.Int("jobs")
@@ -205,7 +187,7 @@ func openRegistry(env *action.Env) (*registry.Client, error) {
 	}
 	base := transport.Pool(jobs + 2)
 	if file := env.Text("ca-file"); file != "" {
-		pool, err := certificates(file)
+		pool, err := transport.Certificates(file)
 		if err != nil {
 			return nil, fmt.Errorf("input ca-file: %w", err)
 		}
@@ -224,19 +206,4 @@ func openRegistry(env *action.Env) (*registry.Client, error) {
 		Jobs:     jobs,
 		Insecure: env.List("insecure-registries"),
 	}), nil
-}
-
-func certificates(file string) (*x509.CertPool, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s has no certificate", file)
-	}
-	return pool, nil
 }

@@ -21,7 +21,7 @@ var spec = action.Spec{
 		{Name: "jobs", Kind: action.Int, Default: "8", Help: "requests in flight per registry host"},
 		{Name: "insecure-registries", Kind: action.List, Help: "hosts, with port, that are spoken to over plain http; loopback ones need not be named",
 			Example: "registry.lan:5000"},
-		{Name: "ca-file", Help: "file with certificates, as PEM, that are trusted beside the system's"},
+		{Name: "ca-file", Help: "file with certificates, as PEM, that are trusted for the registry beside the system's"},
 		{Name: "timeout", Kind: action.Duration, Default: "30m", Help: "longest time for the whole step"},
 	},
 	Outputs: []action.Output{

@@ -6,8 +6,10 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -144,4 +146,24 @@ func (r *Repository) Do(req *http.Request, want []int, from ...*Repository) (*ht
 	}
 	defer resp.Body.Close()
 	return nil, r.refused(req, resp, s)
+}
+
+// hasScheme finds what people paste from a browser.
+var hasScheme = regexp.MustCompile(`^[a-z]+://`)
+
+// Prefix checks a prefix of repositories, such as registry.example.org/team, and returns it without a slash at its end. Its
+// first part must be a host: without one, go-containerregistry would mean Docker Hub.
+func Prefix(text string) (string, error) {
+	prefix := strings.TrimSuffix(text, "/")
+	host, _, _ := strings.Cut(prefix, "/")
+	switch {
+	case hasScheme.MatchString(prefix):
+		return "", errors.New("a registry prefix has no scheme")
+	case host != "localhost" && !strings.ContainsAny(host, ".:"):
+		return "", errors.New("it does not begin with a host")
+	}
+	if _, err := Open(Options{}).Repository(prefix + "/image"); err != nil {
+		return "", err
+	}
+	return prefix, nil
 }
