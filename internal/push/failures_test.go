@@ -210,7 +210,7 @@ func TestCancelled(t *testing.T) {
 	start := time.Now()
 	pushed, err := Images(ctx, []Image{{Name: "api", Tag: "v1", Path: archive(t, "amd64", layer(t, 1, 100))}},
 		Options{Client: client(&wire{}), Registry: strings.TrimPrefix(server.URL, "http://")})
-	if took := time.Since(start); !errors.Is(err, context.Canceled) || took > 5*time.Second {
+	if took := time.Since(start); !errors.Is(err, context.Canceled) || took > 30*time.Second {
 		t.Errorf("Images = %v after %s", err, took)
 	}
 	if len(pushed) != 1 || pushed[0].State != handoff.PushFailed || pushed[0].Error == "" {

@@ -142,7 +142,7 @@ func TestCancel(t *testing.T) {
 	defer cancel()
 	start := time.Now()
 	verdicts := s.Check(ctx, []storepath.Path{path("app"), path("other")})
-	if time.Since(start) > 5*time.Second {
+	if time.Since(start) > 30*time.Second {
 		t.Errorf("returned after %s", time.Since(start))
 	}
 	expect(t, verdicts[0], handoff.StateCached, "", nil)
