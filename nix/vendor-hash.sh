@@ -12,7 +12,7 @@ trap 'rm -rf "$tmp"' EXIT
 cd "$root"
 cp -R go.mod go.sum cmd internal "$tmp"
 (cd "$tmp" && GOFLAGS='' GOWORK=off go mod vendor)
-hash=$(nix --extra-experimental-features nix-command hash path "$tmp/vendor")
+hash=$(NIX_REMOTE=dummy:// nix --extra-experimental-features nix-command hash path "$tmp/vendor")
 
 if [ "${1-}" = --check ]; then
 	[ "$(cat nix/vendor-hash)" = "$hash" ] && exit
