@@ -67,6 +67,16 @@ func (b *blob) reader() io.Reader { return io.NewSectionReader(b.file, 0, b.Size
 
 func (b *blob) close() { b.file.Close() }
 
+// removed makes a file and takes its name away: it lives as long as it is open. Only a process that is killed between the two
+// leaves an empty file behind.
+func removed(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "flakeship-layer-*")
+	if err != nil {
+		return nil, err
+	}
+	return f, os.Remove(f.Name())
+}
+
 // materialise makes the blob of a layer: a compressed copy in an unnamed file, or the file the builder compressed. It
 // checks every digest the image promises.
 func (r *run) materialise(ctx context.Context, l *image.Layer) (*blob, error) {
@@ -79,11 +89,10 @@ func (r *run) materialise(ctx context.Context, l *image.Layer) (*blob, error) {
 	if l.Blob != nil {
 		return checkBlob(ctx, l)
 	}
-	f, err := os.CreateTemp(r.Temp, "flakeship-layer-*")
+	f, err := unnamed(r.Temp)
 	if err != nil {
 		return nil, err
 	}
-	os.Remove(f.Name()) // it lives as long as it is open: nothing is left behind, even by SIGKILL
 	d, err := r.compress(ctx, l, f)
 	if errors.Is(err, image.ErrAgain) {
 		d, err = r.compress(ctx, l, f)

@@ -59,7 +59,7 @@ func goldenStore(t *testing.T) store {
 		if export.err != nil {
 			t.Fatal(export.err)
 		}
-		if err := os.Rename(staging, s.physical(path)); err != nil {
+		if err := move(staging, s.physical(path)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,6 +67,15 @@ func goldenStore(t *testing.T) store {
 		t.Fatal(export.err)
 	}
 	return s
+}
+
+// move renames a folder or file of any mode. A folder that may not be written cannot be moved to another one, but by root.
+func move(from, to string) error {
+	info, err := os.Lstat(from)
+	if err != nil || !info.IsDir() {
+		return errors.Join(err, os.Rename(from, to))
+	}
+	return errors.Join(os.Chmod(from, 0o755), os.Rename(from, to), os.Chmod(to, info.Mode()))
 }
 
 // exportReader reads what nix-store --export writes. After the first error it returns zero values.
