@@ -47,7 +47,8 @@ func TestBuildOnceThenAgainWhenASourceChanges(t *testing.T) {
 		}
 	}
 	write("go.mod", "module example.test/hello\n")
-	write("main.go", "package main\n\nvar version string\n\nfunc main() { println(version) }\n")
+	// Its own folder in the source, or Go's cache has it from an earlier run and there is nothing to compile.
+	write("main.go", "package main\n\nvar version string\n\nconst _ = `"+dir+"`\n\nfunc main() { println(version) }\n")
 	p := program{name: "hello", title: "hello", dir: dir, pkg: ".", sources: []string{"go.mod", "main.go"}, ldflags: "-X main.version=7"}
 
 	var progress bytes.Buffer

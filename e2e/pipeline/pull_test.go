@@ -25,7 +25,9 @@ func testPull(t *testing.T, p *pipeline.Pipeline, push *handoff.PushResult) {
 			layout, bundle := filepath.Join(dir, "layout"), filepath.Join(dir, "bundle")
 
 			reference := "docker://" + image.Repository + "@" + image.Digest // skopeo takes no tag beside a digest
-			run(t, exec.Command("skopeo", "copy", "--quiet", "--insecure-policy", "--src-tls-verify=false", "--src-creds", "shop-ci:a-password-of-the-registry", reference, "oci:"+layout+":pulled"))
+			pull := exec.Command("skopeo", "copy", "--quiet", "--insecure-policy", "--src-tls-verify=false", "--src-creds", "shop-ci:a-password-of-the-registry", reference, "oci:"+layout+":pulled")
+			pull.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir) // it keeps a cache there
+			run(t, pull)
 			run(t, exec.Command("umoci", "unpack", "--rootless", "--image", layout+":pulled", bundle))
 
 			text, err := os.ReadFile(filepath.Join(bundle, "config.json"))
