@@ -88,13 +88,14 @@ func explainEvaluation(evals []*nix.EvalError) []error {
 	var all []error
 	said := map[string]bool{}
 	for i, eval := range evals {
-		if said[eval.Message] {
+		// By cause: the message of a Nix since 2.19 has a trace, in which each attribute is another.
+		if said[eval.Cause()] {
 			continue
 		}
-		said[eval.Message] = true
+		said[eval.Cause()] = true
 		var attrs []string
 		for _, other := range evals[i:] {
-			if other.Message == eval.Message {
+			if other.Cause() == eval.Cause() {
 				attrs = append(attrs, other.Attr)
 			}
 		}
