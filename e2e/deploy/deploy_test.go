@@ -209,6 +209,22 @@ func count(t *testing.T, groupVersion, resource, ns string) int {
 	return len(list.Items)
 }
 
+// configMaps names the ConfigMaps of a namespace that somebody asked for. The controller manager adds kube-root-ca.crt to every
+// namespace in its own time.
+func configMaps(t *testing.T, ns string) (names []string) {
+	t.Helper()
+	list, err := at(t, "v1", "configmaps", ns).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range list.Items {
+		if o.GetName() != "kube-root-ca.crt" {
+			names = append(names, o.GetName())
+		}
+	}
+	return names
+}
+
 // requests counts the API server's log entries of deploy-manifests since the last call.
 func requests(t *testing.T) (lines []string) {
 	t.Helper()
