@@ -71,7 +71,13 @@ type PlannedImage struct {
 	Caches   []CacheAnswer `json:"caches,omitempty"`   // what each cache said, in the order they were asked
 	NarSize  int64         `json:"narSize,omitempty"`  // bytes of the output's NAR, when a cache knows it
 	Download int64         `json:"download,omitempty"` // bytes of the closure's compressed NARs, when cached
+	Fetch    Fetch         `json:"fetch,omitempty"`    // how much of a cached image nix-build-images is to fetch; empty: its closure
 }
+
+// Fetch is how much of a cached image is needed to push it.
+type Fetch string
+
+const FetchFile Fetch = "file" // the output's own file and nothing it refers to: a nix2container image whose layers the registry has
 
 // CacheAnswer is what one cache said about one image.
 type CacheAnswer struct {
