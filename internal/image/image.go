@@ -62,11 +62,19 @@ func (i *Image) Close() error {
 	return errors.Join(errs...)
 }
 
+// KeyAnnotation names the annotation of a layer's descriptor, in a registry's manifest, that holds its Key. The manifest's
+// config has the layer's DiffID: so the layer of a stream image is recognised without reading the store. Other families'
+// layers have no Key, as their DiffIDs are known from the start.
+//
+// Who may write to the registry may annotate any layer so, and a runtime cannot notice: the DiffID it checks is the one that
+// was learned. What is to be signed must not rest on it.
+const KeyAnnotation = "dev.flakeship.layer-key"
+
 // Layer is one layer of an image.
 type Layer struct {
 	Name   string  // for people: store paths, or the archive's member
 	DiffID v1.Hash // digest of the tar; zero when nobody knows it before the tar is written
-	Recipe string  // for a layer without DiffID: layers of the same recipe have the same bytes, whatever the image
+	Key    string  // for a layer without DiffID: layers of the same key have the same bytes, whatever the image; see KeyAnnotation
 	Size   int64   // bytes of the tar, 0 when not known
 	Blob   *Blob   // the layer as the builder compressed it; nil: it has the plain tar only
 

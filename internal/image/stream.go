@@ -93,7 +93,7 @@ func (s *streamImage) image(o Options) (*Image, error) {
 		s.origins = append(s.origins, paths)
 		img.Layers = append(img.Layers, &Layer{
 			Name:   strings.Join(paths, " "),
-			Recipe: s.recipe(paths),
+			Key:    s.key(paths),
 			source: &storeLayer{paths, s.owner, s.store},
 		})
 	}
@@ -177,9 +177,13 @@ func (s *streamImage) customisation() (*Layer, error) {
 	return &Layer{Name: folder, DiffID: diffID, Size: info.Size(), source: tarFile(file)}, nil
 }
 
-// recipe identifies the bytes of a layer of store paths: these never change under their name.
-func (s *streamImage) recipe(paths []string) string {
-	text, err := json.Marshal([]any{"stream 1", s.owner, paths})
+// layerWriter is the version of storeLayer's output: it changes with the bytes of any layer.
+const layerWriter = "stream 1"
+
+// key identifies the bytes of a layer of store paths, which never change under their name: by the version of the writer, what
+// each file is given, and the paths in order.
+func (s *streamImage) key(paths []string) string {
+	text, err := json.Marshal([]any{layerWriter, s.owner, paths})
 	if err != nil {
 		panic(err) // numbers and strings
 	}

@@ -86,19 +86,19 @@ func (r *run) identify(ctx context.Context, members, todo []*member) {
 	if r.known.empty() && !slices.ContainsFunc(members, func(m *member) bool { return m.Present }) {
 		return
 	}
-	byRecipe := map[string][]user{}
+	byKey := map[string][]user{}
 	for _, m := range todo {
 		for i, l := range m.image.Layers {
 			if l.DiffID == (v1.Hash{}) {
-				byRecipe[l.Recipe] = append(byRecipe[l.Recipe], user{m, i})
+				byKey[l.Key] = append(byKey[l.Key], user{m, i})
 			}
 		}
 	}
-	var recipes [][]user
-	for _, users := range byRecipe {
-		recipes = append(recipes, users)
+	var keys [][]user
+	for _, users := range byKey {
+		keys = append(keys, users)
 	}
-	each(ctx, recipes, func(users []user) {
+	each(ctx, keys, func(users []user) {
 		select {
 		case r.slots <- struct{}{}:
 			defer func() { <-r.slots }()
@@ -145,7 +145,7 @@ func makeTasks(todo []*member) []*task {
 	var tasks []*task
 	for _, m := range todo {
 		for i, l := range m.image.Layers {
-			key := l.Recipe
+			key := l.Key
 			if l.DiffID != (v1.Hash{}) {
 				key = l.DiffID.String()
 			}
