@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,6 +46,14 @@ type Options struct {
 	Conflicts Policy       // empty: Safe
 	Workers   int          // requests in flight; zero: 16, which is where an API server with default limits stops getting faster
 	Report    func(Change) // gets each object that was written, as soon as it is; calls do not overlap
+
+	Kinds *cluster.Kinds // what the server knows; nil: it is asked
+	// Refuse says why an object that is in the cluster must not be touched, such as that it belongs to another set; empty: it
+	// may be. nil refuses none.
+	Refuse func(live *unstructured.Unstructured) string
+	// Begin is called once before the first write, when every object that can be judged was found right, and not at all when
+	// there is nothing to write. Its error ends the run.
+	Begin func(context.Context) error
 }
 
 // Change is what became of one object.
@@ -53,6 +62,8 @@ type Change struct {
 	Action  handoff.Action
 	Message string    // why it failed, or what is worth knowing
 	At      time.Time // when it was written, or found to be unchanged
+	// Resource is what the server calls the object's kind; empty when it does not know it.
+	Resource schema.GroupVersionResource
 	// Live is the object as the server has it, for Created, Configured and Unchanged.
 	Live *unstructured.Unstructured
 }
@@ -137,8 +148,10 @@ func (it *item) encode() error {
 
 func (a *applier) run(ctx context.Context) error {
 	var err error
-	if a.kinds, err = a.cluster.Discover(ctx); err != nil {
-		return err
+	if a.kinds = a.options.Kinds; a.kinds == nil {
+		if a.kinds, err = a.cluster.Discover(ctx); err != nil {
+			return err
+		}
 	}
 	if err := a.prepare(ctx); err != nil {
 		return err
@@ -153,6 +166,9 @@ func (a *applier) run(ctx context.Context) error {
 		return err
 	}
 	if err := a.failed(); err != nil {
+		return err
+	}
+	if err := a.begin(ctx); err != nil {
 		return err
 	}
 	for s := foundations; s < stageCount; s++ {
@@ -171,6 +187,15 @@ func (a *applier) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// begin tells the caller that writing begins, if there is something to write.
+func (a *applier) begin(ctx context.Context) error {
+	todo := slices.ContainsFunc(a.items, func(it *item) bool { return it.plan != keep })
+	if a.options.Begin == nil || !todo {
+		return nil
+	}
+	return a.options.Begin(ctx)
 }
 
 // each calls do for every item that wanted picks, in several goroutines. An error ends it; a problem with the item alone goes to
@@ -276,7 +301,7 @@ func (a *applier) prepare(ctx context.Context) error {
 
 // place says where an object of this kind goes.
 func (a *applier) place(it *item, kind cluster.Kind) {
-	it.kind = kind
+	it.kind, it.change.Resource = kind, kind.GVR()
 	resource := a.cluster.Dynamic.Resource(kind.GVR())
 	if !kind.Namespaced {
 		it.object.SetNamespace("")

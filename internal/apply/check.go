@@ -27,6 +27,14 @@ func (a *applier) check(ctx context.Context, wanted func(*item) bool) error {
 	if err := a.look(ctx, items); err != nil {
 		return err
 	}
+	for _, it := range items {
+		if a.options.Refuse == nil || it.live == nil {
+			continue
+		}
+		if why := a.options.Refuse(it.live); why != "" {
+			a.refuse(it, cluster.Diagnosis{Class: cluster.Conflict, Text: why}, "an object belongs to one set: take it out of one of the two")
+		}
+	}
 	a.absent = map[string][]*item{}
 	for _, it := range a.items {
 		if it.live == nil && it.problem == nil && it.plan != keep {
