@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +20,8 @@ import (
 
 // inputs are what the step was given.
 type inputs struct {
-	plan    handoff.Plan
+	plan    handoff.Plan // of the shard
+	shard   int          // 0: the plan is in one part
 	options nix.BuildOptions
 	netrc   string   // path; empty: Nix's own
 	copyTo  *url.URL // nil: nothing is copied
@@ -44,6 +46,8 @@ func readInputs(env *action.Env) (*inputs, error) {
 	}
 	if err := handoff.Load(env.Text("plan"), &in.plan); err != nil {
 		problems = append(problems, explain(err))
+	} else {
+		bad(in.takeShard(env.Text("shard")), "the input shards of nix-cache-check says into how many parts the plan is cut; give each of them to a run of its own")
 	}
 	if jobs := in.options.MaxJobs; jobs != "" && jobs != "auto" {
 		if n, err := strconv.Atoi(jobs); err != nil || n < 0 {
@@ -74,6 +78,24 @@ func readInputs(env *action.Env) (*inputs, error) {
 		in.public = append(in.public, secret.Public())
 	}
 	return in, errors.Join(problems...)
+}
+
+// takeShard leaves of the plan what is in one part of it, given as i/n.
+func (in *inputs) takeShard(text string) error {
+	first, second, _ := strings.Cut(text, "/")
+	i, err1 := strconv.Atoi(first)
+	n, err2 := strconv.Atoi(second)
+	parts := max(in.plan.Shards, 1)
+	switch {
+	case err1 != nil || err2 != nil || i < 1 || i > n:
+		return fmt.Errorf("input shard is %q, not a part such as 2/4", text)
+	case n != parts:
+		return fmt.Errorf("input shard is %q, but the plan is cut into %s", text, action.Count(parts, "part"))
+	case n > 1:
+		in.shard = i
+	}
+	in.plan.Images = slices.DeleteFunc(in.plan.Images, func(img handoff.PlannedImage) bool { return max(img.Shard, 1) != i })
+	return nil
 }
 
 // cacheURL reads copy-to; nil when there is none.

@@ -27,6 +27,10 @@ func run(ctx context.Context, env *action.Env) error {
 	result := &handoff.BuildResult{
 		Header: handoff.Header{Commit: in.plan.Commit, Previous: []string{in.plan.Digest}},
 		Store:  handoff.Store{Dir: in.storeDir()},
+		Shard:  in.shard,
+	}
+	if in.shard > 0 {
+		result.Shards = in.plan.Shards
 	}
 	var built []nix.Built
 	if targets := in.targets(); len(targets) > 0 {

@@ -7,6 +7,7 @@ var spec = action.Spec{
 	Summary: "builds the images of a Plan that no cache serves, fetches the others, and copies the result to a cache",
 	Inputs: []action.Input{
 		{Name: "plan", Kind: action.Document, Required: true, Help: "the Plan of nix-cache-check"},
+		{Name: "shard", Default: "1/1", Help: "which part of the plan to build, when nix-cache-check cut it into several", Example: "2/4"},
 		{Name: "copy-to", Help: "cache URL finished closures are copied to: https, http, file; empty: they are not", Example: "https://cache.example.org"},
 		{Name: "signing-key", Secret: true, Help: "Nix secret key the copied paths are signed with, as name:base64"},
 		{Name: "signing-key-file", Help: "path of a file with that key, instead of signing-key"},

@@ -79,6 +79,19 @@ func kind(err *push.ImageError) string {
 	return "image " + err.Name
 }
 
+// explainShards is the error of a push that lacks parts of a plan.
+func explainShards(missing []string) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	what := "a shard is missing"
+	if len(missing) > 1 {
+		what = fmt.Sprintf("%d shards are missing", len(missing))
+	}
+	return action.Fail(action.Failed, fmt.Errorf("%s: no BuildResult is of %s", what, strings.Join(missing, ", ")),
+		"run nix-build-images with shard: %s and give its build-result as well; what is here was pushed", missing[0])
+}
+
 // explain gives an error its exit code and its hint. The end of the context is left to action.Main.
 func explain(env *action.Env, err error) error {
 	var (

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 type inputs struct {
 	commit   string
 	previous []string // digests of the BuildResults
+	missing  []string // shards that no BuildResult is of
 	images   []push.Image
 	options  push.Options
 }
@@ -43,6 +45,7 @@ func readInputs(env *action.Env) (inputs, error) {
 		in.commit = r.Commit
 		in.previous = append(in.previous, r.Digest)
 	}
+	in.missing = handoff.MissingShards(results)
 	in.images, err = builtImages(results)
 	bad(err, "give BuildResults of different systems or shards, each once")
 	for _, line := range env.List("image") {
@@ -77,6 +80,9 @@ func readInputs(env *action.Env) (inputs, error) {
 		lasting := slices.DeleteFunc(env.List("tags"), func(tag string) bool { return strings.Contains(tag, "sha}") })
 		o.LearnTags, _ = names.expand("tags", lasting) // some of those that were expanded above
 		o.LearnTags = append([]string{}, o.LearnTags...)
+	}
+	if len(in.missing) > 0 {
+		o.Tags = nil // as when an image fails: what a tag like main stands for is a whole plan
 	}
 	o.Temp = env.Getenv("RUNNER_TEMP")
 	o.Debugf = env.Debugf
@@ -123,7 +129,7 @@ func builtImages(results []*handoff.BuildResult) ([]push.Image, error) {
 					i.Missing = "it was not built: " + b.Failure.Reason
 				}
 			default:
-				i.Path, i.Store = r.Store.Root+b.OutPath, r.Store
+				i.Path, i.Store = cmp.Or(b.File, r.Store.Root+b.OutPath), r.Store
 			}
 			key := b.Name + " " + b.System
 			n, twice := at[key]

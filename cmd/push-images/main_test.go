@@ -154,16 +154,24 @@ func archive(arch string, layers ...string) []byte {
 	return all.Bytes()
 }
 
-// built FILE COMMIT NAME=PATH|NAME=skipped|NAME=failed...: a BuildResult. The images' hashes are made of their names.
+// built FILE COMMIT [I/N] NAME=PATH|NAME=file:FILE|NAME=skipped|NAME=failed...: a BuildResult, of part I of a plan in N. The images' hashes are made
+// of their names.
 func built(ts *testscript.TestScript, neg bool, args []string) {
 	r := &handoff.BuildResult{Header: handoff.Header{Commit: strings.Repeat(args[1], 40)}, Store: handoff.Store{Dir: "/nix/store", Root: ts.Getenv("WORK") + "/root"}}
 	for _, arg := range args[2:] {
+		if n, _ := fmt.Sscanf(arg, "%d/%d", &r.Shard, &r.Shards); n == 2 {
+			r.Previous = []string{"sha256:plan"}
+			continue
+		}
 		name, path, _ := strings.Cut(arg, "=")
 		name, system, _ := strings.Cut(name, "@")
 		if system == "" {
 			system = "x86_64-linux"
 		}
 		b := handoff.BuiltImage{Name: name, Tag: hashOf(name), System: system, State: handoff.BuildBuilt, OutPath: path, Family: handoff.DockerArchive}
+		if file, ok := strings.CutPrefix(path, "file:"); ok {
+			b.File = ts.MkAbs(file)
+		}
 		switch path {
 		case "skipped":
 			b.State, b.OutPath = handoff.BuildSkipped, ""

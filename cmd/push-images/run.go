@@ -24,11 +24,11 @@ func run(ctx context.Context, env *action.Env) error {
 	result := &handoff.PushResult{
 		Header:   handoff.Header{Commit: in.commit, Previous: in.previous},
 		Registry: in.options.Registry,
-		Complete: pushErr == nil,
+		Complete: pushErr == nil && len(in.missing) == 0,
 		Images:   pushed,
 	}
 	if result.Images == nil {
 		result.Images = []handoff.PushedImage{}
 	}
-	return errors.Join(explainPush(env, pushErr), write(env, result, time.Since(start)))
+	return errors.Join(explainPush(env, pushErr), explainShards(in.missing), write(env, result, time.Since(start)))
 }

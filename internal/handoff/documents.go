@@ -39,6 +39,7 @@ type Plan struct {
 	Substituters      []string       `json:"substituters"`                // caches asked, in order
 	TrustedPublicKeys []string       `json:"trustedPublicKeys,omitempty"` // keys the verdicts rest on, as name:base64
 	Registry          string         `json:"registry,omitempty"`          // prefix the tags were looked up under; empty: the registry was not asked
+	Shards            int            `json:"shards,omitempty"`            // parts the work is cut into, when more than one
 	Images            []PlannedImage `json:"images"`                      // sorted by name, then system
 }
 
@@ -72,6 +73,7 @@ type PlannedImage struct {
 	NarSize  int64         `json:"narSize,omitempty"`  // bytes of the output's NAR, when a cache knows it
 	Download int64         `json:"download,omitempty"` // bytes of the closure's compressed NARs, when cached
 	Fetch    Fetch         `json:"fetch,omitempty"`    // how much of a cached image nix-build-images is to fetch; empty: its closure
+	Shard    int           `json:"shard,omitempty"`    // the part it is in, from 1; left out: 1
 }
 
 // Fetch is how much of a cached image is needed to push it.
@@ -101,7 +103,9 @@ type BuildResult struct {
 	Header
 	Store  Store        `json:"store"`            // where its paths are
 	CopyTo string       `json:"copyTo,omitempty"` // cache the closures were copied to, without credentials
-	Images []BuiltImage `json:"images"`           // sorted by name, then system
+	Shard  int          `json:"shard,omitempty"`  // the part of the plan this is, from 1; left out: all of it
+	Shards int          `json:"shards,omitempty"` // parts the plan has, when more than one
+	Images []BuiltImage `json:"images"`           // those of the part, sorted by name, then system
 }
 
 func (*BuildResult) kind() Kind { return KindBuildResult }
@@ -122,6 +126,7 @@ type BuiltImage struct {
 	Family   Family     `json:"family"`             // as in the plan
 	DrvPath  string     `json:"drvPath,omitempty"`  // as in the plan
 	OutPath  string     `json:"outPath,omitempty"`  // where the image is, below store.root
+	File     string     `json:"file,omitempty"`     // where its own file is, when nothing else of it was fetched: outPath is not in the store then
 	State    BuildState `json:"state"`              // what became of it
 	Digest   string     `json:"digest,omitempty"`   // of the manifest the registry has at the tag, when skipped
 	Copied   bool       `json:"copied,omitempty"`   // the closure is in copyTo and was seen there, signed

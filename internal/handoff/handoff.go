@@ -228,6 +228,28 @@ func SameSource(results []*BuildResult) error {
 	return nil
 }
 
+// MissingShards returns the parts of plans, as "2/4", that results have none of although they have others of the same plan.
+func MissingShards(results []*BuildResult) []string {
+	type part struct {
+		plan  string
+		shard int
+	}
+	have := map[part]bool{}
+	for _, r := range results {
+		have[part{strings.Join(r.Previous, " "), r.Shard}] = true
+	}
+	var missing []string
+	for _, r := range results {
+		for shard := 1; shard <= r.Shards; shard++ {
+			if p := (part{strings.Join(r.Previous, " "), shard}); !have[p] {
+				have[p] = true // named once
+				missing = append(missing, fmt.Sprintf("%d/%d", shard, r.Shards))
+			}
+		}
+	}
+	return missing
+}
+
 func orDirty(commit string) string {
 	if commit == "" {
 		return "no commit"
