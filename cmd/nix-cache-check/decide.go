@@ -127,18 +127,3 @@ func (r *row) decide(buildOnError bool) {
 		r.Push = r.Build || r.State == handoff.StateCached
 	}
 }
-
-// toBuild returns the images whose rows are to be built.
-func toBuild(rows []*row, images []nix.Image) []nix.Image {
-	build := map[string]bool{}
-	for _, r := range rows {
-		build[r.Attr] = r.Build
-	}
-	var chosen []nix.Image
-	for _, img := range images {
-		if build[img.Attr] {
-			chosen = append(chosen, img)
-		}
-	}
-	return chosen
-}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -72,26 +73,31 @@ func Open(ctx context.Context, o Options) (*Nix, error) {
 		}
 		n.path = path
 	}
-	banner, err := n.run(ctx, command{args: []string{"--version"}, bare: true})
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w (%s)", ErrNotInstalled, n.path)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if n.Version, err = ParseVersion(string(banner)); err != nil {
-		return nil, err
-	}
-
-	// The store's folder is no setting that could be read: it may be compiled in.
-	var storeDir []byte
-	var storeErr error
+	// Three questions at the same time: a start of nix takes longer than its answer. The name of the second depends on the
+	// answer to the first from 2.20 on; the old name works there as well so far.
+	var banner, storeDir []byte
+	var bannerErr, storeErr error
 	var wg sync.WaitGroup
+	wg.Go(func() { banner, bannerErr = n.run(ctx, command{args: []string{"--version"}, bare: true}) })
+	// The store's folder is no setting that could be read: it may be compiled in.
 	wg.Go(func() {
 		storeDir, storeErr = n.run(ctx, command{args: []string{"eval", "--raw", "--expr", "builtins.storeDir"}})
 	})
-	text, err := n.run(ctx, command{args: append(n.Version.showConfig(), "--json")})
+	old := Version{}.showConfig()
+	text, err := n.run(ctx, command{args: append(old, "--json"), stderr: io.Discard})
 	wg.Wait()
+	if errors.Is(bannerErr, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w (%s)", ErrNotInstalled, n.path)
+	}
+	if bannerErr != nil {
+		return nil, bannerErr
+	}
+	if n.Version, bannerErr = ParseVersion(string(banner)); bannerErr != nil {
+		return nil, bannerErr
+	}
+	if now := n.Version.showConfig(); isCommandError(err) && !slices.Equal(now, old) {
+		text, err = n.run(ctx, command{args: append(now, "--json")})
+	}
 	if err := errors.Join(err, storeErr); err != nil {
 		return nil, err
 	}
