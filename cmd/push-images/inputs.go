@@ -63,9 +63,6 @@ func readInputs(env *action.Env) (inputs, error) {
 	}
 	bad(err, "give host and path, such as registry.example.org/team or docker.io/team, without https:// and without tag")
 	o.Compression, o.Level = push.Compression(env.Text("compression")), env.Int("compression-level")
-	if o.Compression == push.None {
-		o.Level = 0
-	}
 	if err := o.Compression.CheckLevel(o.Level); err != nil {
 		bad(fmt.Errorf("input compression-level: %w", err), "leave the input compression-level out")
 	}

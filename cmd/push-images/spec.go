@@ -17,7 +17,7 @@ var spec = action.Spec{
 		{Name: "learn-tags", Kind: action.List, Help: "tags of images whose layers are looked for first", Says: "the extra tags"},
 		{Name: "compression", Kind: action.Choice, Choices: []string{"gzip", "zstd", "none"}, Default: "gzip",
 			Help: "how layers are sent; zstd is smaller, and too new for some runtimes"},
-		{Name: "compression-level", Kind: action.Int, Default: "1", Help: "1 is the fastest; gzip goes up to 9, zstd to 22"},
+		{Name: "compression-level", Kind: action.Int, Says: "5 for gzip, 3 for zstd", Help: "1 is the fastest; gzip goes up to 9, zstd to 22"},
 		{Name: "jobs", Kind: action.Int, Default: "8", Help: "requests in flight per registry host"},
 		{Name: "insecure-registries", Kind: action.List, Help: "hosts, with port, that are spoken to over plain http; loopback ones need not be named",
 			Example: "registry.lan:5000"},

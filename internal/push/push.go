@@ -47,7 +47,7 @@ type Options struct {
 	LearnTags []string         // of images to learn layers from; nil: Tags
 
 	Compression Compression // of layers that are sent; the zero value is gzip
-	Level       int         // 0: the fastest
+	Level       int         // 0: the compression's usual one
 	Temp        string      // folder for layers between compression and sending; empty: os.TempDir
 	Workers     int         // layers compressed at a time; 0: the number of processors
 
@@ -111,6 +111,7 @@ type run struct {
 	known  *knowledge
 	repos  map[string]*registry.Repository // by path
 	slots  chan struct{}                   // one for each layer that is compressed
+	blocks chan struct{}                   // one for each piece of a layer that is
 	doneMu sync.Mutex
 }
 
@@ -154,6 +155,9 @@ func newRun(o Options) *run {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
+	if o.Compression == "" {
+		o.Compression = Gzip
+	}
 	if o.LearnTags == nil {
 		o.LearnTags = o.Tags
 	}
@@ -164,7 +168,7 @@ func newRun(o Options) *run {
 		o.Done = func(handoff.PushedImage, time.Duration) {}
 	}
 	return &run{
-		Options: o, known: newKnowledge(), slots: make(chan struct{}, o.Workers),
+		Options: o, known: newKnowledge(), slots: make(chan struct{}, o.Workers), blocks: make(chan struct{}, 2*o.Workers),
 		repos: map[string]*registry.Repository{},
 	}
 }
