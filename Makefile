@@ -10,12 +10,16 @@ actions := nix-cache-check nix-build-images push-images deploy-manifests
 # All but the program that links the control plane: a linter of it, and go test runs one, looks through all of Kubernetes.
 e2e_packages := go list ./... | grep -v '/e2e/cmd/services$$'
 
-.PHONY: help demo test unit e2e lint generate build bench fuzz clean
+# What runs Nix, and is tested with several versions of it.
+nix_packages := ./internal/nix ./cmd/nix-cache-check ./cmd/nix-build-images
+
+.PHONY: help demo test unit nix-versions e2e lint generate build bench fuzz clean
 
 help:
 	@echo 'make demo      run the whole pipeline on an example monorepo, with real services'
 	@echo 'make test      lint, unit tests, end-to-end tests'
 	@echo 'make unit      the quick tests alone'
+	@echo 'make nix-versions  those of them that run Nix, with newer versions of it'
 	@echo 'make build     the four binaries, in bin/'
 	@echo 'make generate  action.yml files, README tables, docs/handoff.md'
 	@echo 'make bench     measure against the stock tools'
@@ -25,12 +29,16 @@ demo:
 	@e2e/install.sh demo
 	@cd e2e && go run ./cmd/demo
 
-test: lint unit e2e
+test: lint unit nix-versions e2e
 
 unit:
 	@e2e/install.sh test
 	@# -count=1: Go's test cache does not know of the programs and files that tests build and run.
 	go test -count=1 -timeout 20m ./...
+
+nix-versions:
+	@e2e/install.sh test
+	go run ./internal/testenv/nixversions go test -count=1 -timeout 20m $(nix_packages)
 
 e2e:
 	@e2e/install.sh test
