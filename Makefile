@@ -13,7 +13,7 @@ e2e_packages := go list ./... | grep -v '/e2e/cmd/services$$'
 # What runs Nix, and is tested with several versions of it.
 nix_packages := ./internal/nix ./cmd/nix-cache-check ./cmd/nix-build-images
 
-.PHONY: help demo test unit nix-versions e2e lint generate build bench fuzz clean
+.PHONY: help demo test unit nix-versions e2e lint generate build bench fuzz dist release verify-dist clean
 
 help:
 	@echo 'make demo      run the whole pipeline on an example monorepo, with real services'
@@ -24,6 +24,9 @@ help:
 	@echo 'make generate  action.yml files, README tables, docs/handoff.md'
 	@echo 'make bench     measure against the stock tools'
 	@echo 'make fuzz      each fuzz target for ten seconds'
+	@echo 'make dist VERSION=v0.1.0         the binaries of a release, in dist/'
+	@echo 'make release VERSION=v0.1.0      a release commit and its tag, here; nothing is pushed'
+	@echo 'make verify-dist VERSION=v0.1.0  build a tag again and compare'
 
 demo:
 	@e2e/install.sh demo
@@ -35,6 +38,7 @@ unit:
 	@e2e/install.sh test
 	@# -count=1: Go's test cache does not know of the programs and files that tests build and run.
 	go test -count=1 -timeout 20m ./...
+	cd tools && go test -count=1 -timeout 20m ./...
 
 nix-versions:
 	@e2e/install.sh test
@@ -53,9 +57,12 @@ lint:
 	@cd e2e && go run ./cmd/build >/dev/null
 	cd e2e && go vet $$($(e2e_packages))
 	go tool -modfile=tools/go.mod staticcheck ./...
+	cd tools && go vet ./... && go tool staticcheck ./...
 	cd e2e && go tool -modfile=../tools/go.mod staticcheck $$($(e2e_packages))
-	go tool -modfile=tools/go.mod actionlint -config-file .github/actionlint.yaml .gitea/workflows/*.yaml examples/monorepo/.gitea/workflows/* \
+	go tool -modfile=tools/go.mod actionlint -config-file .github/actionlint.yaml \
+	  .gitea/workflows/*.yaml .github/workflows/*.yaml examples/monorepo/.gitea/workflows/* \
 	  examples/monorepo/.github/workflows/* e2e/testdata/monorepo/.gitea/workflows/*
+	@diff -r .gitea/workflows .github/workflows # one project on two forges: the same jobs
 	nix/vendor-hash.sh --check
 
 generate:
@@ -79,5 +86,15 @@ fuzz:
 	    echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime 10s $$package || exit 1; \
 	  done; done
 
+# VERSION is missing when release says how it is used.
+dist:
+	@cd tools && go run ./release dist '$(VERSION)' ../dist
+
+release:
+	@cd tools && go run ./release tag '$(VERSION)'
+
+verify-dist:
+	@cd tools && go run ./release verify '$(VERSION)'
+
 clean:
-	rm -rf bin .cache .demo
+	rm -rf bin dist .cache .demo

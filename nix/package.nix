@@ -1,5 +1,5 @@
-# The four binaries, static, as a release ships them: nix build, with `version` the tag, gives the bytes of dist/ again.
-{ lib, buildGoModule, version ? "dev" }:
+# The four binaries, static, built as a release builds them: with its `version`, its source `commit` and its Go, the bytes are those of dist/.
+{ lib, buildGoModule, version ? "dev", commit ? "" }:
 buildGoModule {
   pname = "flakeship";
   inherit version;
@@ -13,7 +13,12 @@ buildGoModule {
 
   subPackages = [ "cmd/nix-cache-check" "cmd/nix-build-images" "cmd/push-images" "cmd/deploy-manifests" ];
   env.CGO_ENABLED = 0;
-  ldflags = [ "-s" "-w" "-X github.com/flakeship/flakeship/internal/action.Version=${version}" ];
+  ldflags = [
+    "-s"
+    "-w"
+    "-X github.com/flakeship/flakeship/internal/action.Version=${version}"
+    "-X github.com/flakeship/flakeship/internal/action.Commit=${commit}"
+  ];
   doCheck = false; # the tests want a Nix of their own and files outside src: see checks.nix and make test
 
   meta = {

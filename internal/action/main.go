@@ -1,6 +1,7 @@
 package action
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +15,8 @@ import (
 	"syscall"
 )
 
-// Version is the release this binary belongs to; the release build sets it.
-var Version = "dev"
+// Version and Commit are the release this binary belongs to and the source it was built from; the release build sets them.
+var Version, Commit = "dev", ""
 
 // Code is a process's exit code; the four binaries share them.
 type Code int
@@ -185,8 +186,8 @@ func note(in Input) string {
 }
 
 func version(name string) string {
-	commit := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
+	commit := cmp.Or(Commit, "unknown")
+	if info, ok := debug.ReadBuildInfo(); ok && Commit == "" {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				commit = s.Value
