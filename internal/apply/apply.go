@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -111,9 +112,10 @@ type item struct {
 	kind    cluster.Kind
 	client  dynamic.ResourceInterface // for the object's kind and namespace
 	payload []byte
+	mark    string // MarkAnnotation's value; empty: none is needed
 
 	live      *unstructured.Unstructured // before; nil: it does not exist
-	liveKnown bool                       // false: not looked up, or no right to read it
+	liveKnown bool                       // false: not looked up, or not found where it would be if it were of the set, or no right to read it
 	checked   *unstructured.Unstructured // what the dry run gave
 
 	blocked   string // what it has to wait for before it can be checked; empty: nothing
@@ -139,10 +141,20 @@ func newItem(o manifest.Object) *item {
 	return &item{object: o, awaitable: true, stage: stageOf(o.GroupVersionKind().GroupKind()), change: Change{Object: o, Action: handoff.ActionSkipped}}
 }
 
-// encode makes the payload of the object as it is now.
-func (it *item) encode() error {
-	var err error
-	it.payload, err = json.Marshal(it.object.Object)
+// encode makes the payload of the object as it is now, with its mark.
+func (it *item) encode() (err error) {
+	content := it.object.Object
+	if it.mark != "" {
+		annotations := map[string]any{MarkAnnotation: it.mark}
+		for key, value := range it.object.GetAnnotations() {
+			annotations[key] = value
+		}
+		meta := maps.Clone(content["metadata"].(map[string]any)) // it has a name
+		meta["annotations"] = annotations
+		content = maps.Clone(content)
+		content["metadata"] = meta
+	}
+	it.payload, err = json.Marshal(content)
 	return err
 }
 

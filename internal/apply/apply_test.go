@@ -140,7 +140,7 @@ func (s *server) writes() (n int) {
 	return n
 }
 
-func maps(value string, names ...string) string {
+func configMaps(value string, names ...string) string {
 	var b strings.Builder
 	for _, name := range names {
 		fmt.Fprintf(&b, "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s}\ndata: {a: '%s'}\n", name, value)
@@ -181,11 +181,11 @@ func TestLook(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, fault)
 			c := s.open(t)
-			if _, err := Objects(context.Background(), c, decode(t, maps("1", "a", "b", "c", "d", "e")), Options{}); err != nil {
+			if _, err := Objects(context.Background(), c, decode(t, configMaps("1", "a", "b", "c", "d", "e")), Options{}); err != nil {
 				t.Fatal(err)
 			}
 			writes := s.writes()
-			changes, err := Objects(context.Background(), c, decode(t, maps("1", "a", "b", "c", "d")+maps("2", "e")+maps("1", "f")), Options{})
+			changes, err := Objects(context.Background(), c, decode(t, configMaps("1", "a", "b", "c", "d")+configMaps("2", "e")+configMaps("1", "f")), Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -209,7 +209,7 @@ func TestPassingFaults(t *testing.T) {
 			}
 			return 0, ""
 		})
-		changes, err := Objects(context.Background(), s.open(t), decode(t, maps("1", "a", "b")), Options{})
+		changes, err := Objects(context.Background(), s.open(t), decode(t, configMaps("1", "a", "b")), Options{})
 		if err != nil || !slices.Equal(actions(changes), []string{"a created", "b created"}) {
 			t.Errorf("%d: %v, %v", status, actions(changes), err)
 		}
@@ -225,7 +225,7 @@ func TestLastingFaults(t *testing.T) {
 			}
 			return 0, ""
 		})
-		changes, err := Objects(context.Background(), s.open(t), decode(t, maps("1", "a", "b", "c")), Options{})
+		changes, err := Objects(context.Background(), s.open(t), decode(t, configMaps("1", "a", "b", "c")), Options{})
 		var e *Error
 		if !errors.As(err, &e) || e.Written == dry || len(e.Problems) != 1 || e.Problems[0].String() != "m.yaml:7: ConfigMap/n/b: bug" {
 			t.Errorf("dry %v: %v", dry, err)
@@ -248,7 +248,7 @@ func TestCredentialsEnd(t *testing.T) {
 		}
 		return 0, ""
 	})
-	_, err := Objects(context.Background(), s.open(t), decode(t, maps("1", "a", "b", "c")), Options{})
+	_, err := Objects(context.Background(), s.open(t), decode(t, configMaps("1", "a", "b", "c")), Options{})
 	var e *Error
 	if errors.As(err, &e) || cluster.Diagnose(err).Class != cluster.Credentials {
 		t.Errorf("%v", err)
@@ -260,7 +260,7 @@ func TestCancel(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	s := newServer(t, nil)
-	changes, err := Objects(ctx, s.open(t), decode(t, maps("1", "a", "b", "c")), Options{Workers: 1, Report: func(c Change) {
+	changes, err := Objects(ctx, s.open(t), decode(t, configMaps("1", "a", "b", "c")), Options{Workers: 1, Report: func(c Change) {
 		if c.Action != handoff.ActionCreated || c.At.After(time.Now()) {
 			t.Errorf("%+v", c)
 		}

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,11 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flakeship/flakeship/internal/cluster"
-	"github.com/flakeship/flakeship/internal/handoff"
 )
 
-// check plans the wanted items: it looks up what the cluster has and asks the server, in dry runs, what would become of it.
-// What it may not judge yet stays blocked.
+// check plans the wanted items: it looks up what the cluster has and, where that does not show that nothing would change, asks
+// the server in a dry run what would become of the object. What it may not judge yet stays blocked.
 func (a *applier) check(ctx context.Context, wanted func(*item) bool) error {
 	var items []*item
 	for _, it := range a.items {
@@ -28,11 +28,8 @@ func (a *applier) check(ctx context.Context, wanted func(*item) bool) error {
 		return err
 	}
 	for _, it := range items {
-		if a.options.Refuse == nil || it.live == nil {
-			continue
-		}
-		if why := a.options.Refuse(it.live); why != "" {
-			a.refuse(it, cluster.Diagnosis{Class: cluster.Conflict, Text: why}, "an object belongs to one set: take it out of one of the two")
+		if err := a.settle(it); err != nil {
+			return err
 		}
 	}
 	a.absent = map[string][]*item{}
@@ -41,7 +38,7 @@ func (a *applier) check(ctx context.Context, wanted func(*item) bool) error {
 			a.absent[it.object.GetName()] = append(a.absent[it.object.GetName()], it)
 		}
 	}
-	return a.each(ctx, wanted, a.dryRun)
+	return a.each(ctx, func(it *item) bool { return wanted(it) && it.plan == unplanned }, a.dryRun)
 }
 
 // freshTimeout is how long the server is given to use a definition it has just taken; 45 ms were measured.
@@ -95,16 +92,21 @@ func (a *applier) dryRunOnce(ctx context.Context, it *item) error {
 		if err != nil {
 			return err
 		}
-		it.checked, it.plan = checked, write
+		it.checked = checked
+		if !it.liveKnown {
+			if checked.GetResourceVersion() == "" { // it would be created
+				it.liveKnown = true
+			} else if err := it.get(ctx); err != nil || a.untouchable(it) {
+				return err
+			}
+		}
 		switch {
-		case it.live == nil:
+		case it.live != nil && same(it.live, checked):
+			it.keep(checked)
 			return nil
-		case same(it.live, checked):
-			it.plan = keep
-			it.change.Action, it.change.Live, it.change.At = handoff.ActionUnchanged, checked, time.Now()
-			return nil
-		case it.live.GetResourceVersion() == checked.GetResourceVersion() || moves == 3:
-			return nil
+		case it.live == nil || it.live.GetResourceVersion() == checked.GetResourceVersion() || moves == 3:
+			it.plan = write
+			return it.seal(checked)
 		}
 		// Somebody wrote the object since it was looked up, so not every difference is ours.
 		if err := it.get(ctx); err != nil {
@@ -130,27 +132,17 @@ func same(live, checked *unstructured.Unstructured) bool {
 	return equal(content(live), content(checked))
 }
 
-// content is what of an object only an apply of ours or an edit by somebody changes.
+// content is what of an object only an apply of ours or an edit by somebody changes. The mark is neither.
 func content(o *unstructured.Unstructured) map[string]any {
-	content := map[string]any{}
-	for key, v := range o.Object {
-		if key != "status" {
-			content[key] = v
-		}
+	out := without(o.Object, "metadata", "annotations", MarkAnnotation)
+	for _, path := range [][]string{{"status"}, {"metadata", "resourceVersion"}, {"metadata", "generation"}, {"metadata", "managedFields"}} {
+		out = without(out, path...)
 	}
-	meta := map[string]any{}
-	for key, v := range o.Object["metadata"].(map[string]any) { // the server sends no object without it
-		if key != "resourceVersion" && key != "generation" && key != "managedFields" {
-			meta[key] = v
-		}
+	out = maps.Clone(out)
+	if entry := ours(o); entry.fields != nil {
+		out["our fields"] = []any{entry.apiVersion, entry.fields}
 	}
-	content["metadata"] = meta
-	for _, entry := range o.GetManagedFields() {
-		if entry.Manager == FieldManager && entry.Operation == metav1.ManagedFieldsOperationApply && entry.Subresource == "" && entry.FieldsV1 != nil {
-			content["our fields"] = entry.APIVersion + entry.FieldsV1.GetRawString()
-		}
-	}
-	return content
+	return out
 }
 
 // mend makes a refused item acceptable where that needs nobody's decision: under Safe, the number of replicas belongs to
@@ -160,11 +152,8 @@ func (a *applier) mend(it *item, reason cluster.Diagnosis) bool {
 		return false
 	}
 	for _, c := range reason.Conflicts {
-		_, found, _ := unstructured.NestedFieldNoCopy(it.object.Object, "spec", "replicas")
-		if found && c.Subresource == "scale" && c.Field == ".spec.replicas" {
-			unstructured.RemoveNestedField(it.object.Object, "spec", "replicas")
-			it.change.Message = "spec.replicas is left to " + c.Manager + ", which scaled it"
-			return it.encode() == nil
+		if c.Subresource == "scale" && c.Field == ".spec.replicas" {
+			return it.yieldReplicas(c.Manager) == nil
 		}
 	}
 	return false

@@ -20,14 +20,14 @@ func TestBegin(t *testing.T) {
 		}
 		return errors.New("no")
 	}
-	changes, err := Objects(t.Context(), c, decode(t, maps("1", "a", "b")), Options{Begin: begin})
+	changes, err := Objects(t.Context(), c, decode(t, configMaps("1", "a", "b")), Options{Begin: begin})
 	if err == nil || err.Error() != "no" || begun != 1 || s.writes() > 0 || !slices.Equal(actions(changes), []string{"a skipped", "b skipped"}) {
 		t.Errorf("%v, begun %d times, %v", err, begun, actions(changes))
 	}
-	if _, err := Objects(t.Context(), c, decode(t, maps("1", "a")), Options{}); err != nil {
+	if _, err := Objects(t.Context(), c, decode(t, configMaps("1", "a")), Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Objects(t.Context(), c, decode(t, maps("1", "a")), Options{Begin: begin}); err != nil || begun != 1 {
+	if _, err := Objects(t.Context(), c, decode(t, configMaps("1", "a")), Options{Begin: begin}); err != nil || begun != 1 {
 		t.Errorf("with nothing to write: %v, begun %d times", err, begun)
 	}
 }
@@ -35,11 +35,11 @@ func TestBegin(t *testing.T) {
 func TestRefuse(t *testing.T) {
 	s := newServer(t, nil)
 	c := s.open(t)
-	if _, err := Objects(t.Context(), c, decode(t, maps("1", "a", "b")), Options{}); err != nil {
+	if _, err := Objects(t.Context(), c, decode(t, configMaps("1", "a", "b")), Options{}); err != nil {
 		t.Fatal(err)
 	}
 	writes := s.writes()
-	_, err := Objects(t.Context(), c, decode(t, maps("2", "a", "b", "c")), Options{Refuse: func(o *unstructured.Unstructured) string {
+	_, err := Objects(t.Context(), c, decode(t, configMaps("2", "a", "b", "c")), Options{Refuse: func(o *unstructured.Unstructured) string {
 		if o.GetName() == "b" {
 			return "it belongs to another set"
 		}

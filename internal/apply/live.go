@@ -17,40 +17,33 @@ import (
 // pageSize is how many objects one LIST brings.
 const pageSize = 500
 
-// place is where objects of one kind live.
+// place is where objects of one kind, and of one set, live.
 type place struct {
 	schema.GroupVersionResource
 	namespace string
+	set       string // value of memberLabel; empty: of no set
 }
 
-// fewEnough is how many objects of one kind and namespace are asked for one by one. A LIST is one request for any number, but
-// brings all the others too: a namespace's Secrets can be many megabytes.
+// memberLabel is what makes an object a member of a set, in the form of an ApplySet (KEP-3659).
+const memberLabel = "applyset.kubernetes.io/part-of"
+
+// fewEnough is how many objects of one kind and namespace are asked for one by one when they are of no set. A LIST is one
+// request for any number, but brings all others of the namespace too, and its Secrets can be many megabytes.
 const fewEnough = 4
 
-// look finds out what the cluster has of the items: one LIST for each kind and namespace, GETs where only a few objects are
-// asked for. Whoever may not list is asked to get; whoever may not read at all can still apply, see item.outcome.
+// look finds out what the cluster has of the items: one LIST for each kind and namespace, of the set's members where the items
+// belong to a set. Whoever may not list or read at all can still apply, see dryRunOnce and item.outcome.
 func (a *applier) look(ctx context.Context, items []*item) error {
 	places := map[place][]*item{}
 	for _, it := range items {
-		p := place{it.kind.GVR(), it.object.GetNamespace()}
+		p := place{it.kind.GVR(), it.object.GetNamespace(), it.object.GetLabels()[memberLabel]}
 		places[p] = append(places[p], it)
 	}
 	group, inner := errgroup.WithContext(ctx)
 	group.SetLimit(a.options.Workers)
-	for _, members := range places {
-		if len(members) > fewEnough {
-			group.Go(func() error {
-				err := list(inner, members)
-				if !apierrors.IsForbidden(err) {
-					return err
-				}
-				for _, it := range members {
-					if err := it.get(inner); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
+	for p, members := range places {
+		if len(members) > fewEnough || p.set != "" && len(members) > 1 {
+			group.Go(func() error { return list(inner, p.set, members) })
 			continue
 		}
 		for _, it := range members {
@@ -64,20 +57,25 @@ func (a *applier) look(ctx context.Context, items []*item) error {
 	return err
 }
 
-// list looks up items of one kind and namespace.
-func list(ctx context.Context, items []*item) error {
+// list looks up items of one kind and namespace. One that is of a set and not found may still exist: outside of the set.
+func list(ctx context.Context, set string, items []*item) error {
 	byName := map[string]*item{}
 	for _, it := range items {
 		byName[it.object.GetName()] = it
 	}
-	client, options := items[0].client, metav1.ListOptions{Limit: pageSize}
+	first := metav1.ListOptions{Limit: pageSize}
+	if set != "" {
+		first.LabelSelector = memberLabel + "=" + set
+	}
+	client, options := items[0].client, first
 	for found := 0; ; {
 		page, err := listPage(ctx, client, options)
 		if apierrors.IsResourceExpired(err) && options.Continue != "" { // the pages took too long: all at once, then
-			found, options = 0, metav1.ListOptions{}
+			found, options = 0, first
+			options.Limit = 0
 			continue
 		}
-		if apierrors.IsNotFound(err) { // a kind that was only just defined
+		if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) { // a kind that was only just defined, or no right to list
 			return nil
 		}
 		if err != nil {
@@ -85,7 +83,7 @@ func list(ctx context.Context, items []*item) error {
 		}
 		for i := range page.Items {
 			if it := byName[page.Items[i].GetName()]; it != nil {
-				it.live = &page.Items[i]
+				it.live, it.liveKnown = &page.Items[i], true
 				found++
 			}
 		}
@@ -94,7 +92,7 @@ func list(ctx context.Context, items []*item) error {
 		}
 	}
 	for _, it := range items {
-		it.liveKnown = true
+		it.liveKnown = it.liveKnown || set == ""
 	}
 	return nil
 }

@@ -15,6 +15,14 @@ func normalise(o *unstructured.Unstructured) {
 	for _, field := range []string{"managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink"} {
 		delete(meta, field)
 	}
+	if annotations, ok := meta["annotations"].(map[string]any); ok { // of an object that was read from a cluster
+		delete(annotations, MarkAnnotation)
+	}
+	for _, field := range []string{"annotations", "labels"} { // the server does not keep it either
+		if pairs, ok := meta[field].(map[string]any); ok && len(pairs) == 0 {
+			delete(meta, field)
+		}
+	}
 	kind := o.GroupVersionKind().GroupKind()
 	switch kind {
 	case schema.GroupKind{Kind: "Secret"}:

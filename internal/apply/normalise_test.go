@@ -22,6 +22,8 @@ func TestNormalise(t *testing.T) {
 	tests := []struct{ name, in, want string }{
 		{"what only a server sets", `{apiVersion: v1, kind: X, metadata: {name: x, uid: u, resourceVersion: "1", generation: 2, creationTimestamp: null, selfLink: s, managedFields: [], labels: {a: b}}, status: {}, spec: {status: kept}}`,
 			`{apiVersion: v1, kind: X, metadata: {name: x, labels: {a: b}}, spec: {status: kept}}`},
+		{"what the server does not keep", `{apiVersion: v1, kind: X, metadata: {name: x, labels: {}, annotations: {flakeship.dev/applied: mark}}}`,
+			`{apiVersion: v1, kind: X, metadata: {name: x}}`},
 		{"stringData", `{apiVersion: v1, kind: Secret, metadata: {name: x}, data: {a: AA==, b: BB==}, stringData: {b: hello, c: ""}}`,
 			`{apiVersion: v1, kind: Secret, metadata: {name: x}, data: {a: AA==, b: aGVsbG8=, c: ""}}`},
 		{"stringData that is empty", `{apiVersion: v1, kind: Secret, metadata: {name: x}, stringData: {}}`, `{apiVersion: v1, kind: Secret, metadata: {name: x}}`},
