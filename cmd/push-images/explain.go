@@ -128,7 +128,7 @@ func explain(env *action.Env, err error) error {
 		return f
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return action.Fail(action.Failed, err, "run nix-build-images on this runner: the store path is not here, or was collected")
+		return action.Fail(action.Failed, err, "run nix-cache-check and nix-build-images again on this runner: the store path is not here, or was collected")
 	}
 	return err
 }
@@ -166,6 +166,8 @@ func explainRegistry(env *action.Env, err error) *action.Failure {
 		return action.Fail(action.Failed, err, "check the input registry, and whether the runner can reach %s", unreachable.Host)
 	case errors.As(err, &status) && strings.HasSuffix(status.URL, "/v2/"):
 		return action.Fail(action.Failed, err, "check the input registry: host and port of a container registry")
+	case errors.As(err, &status) && status.Status == http.StatusRequestEntityTooLarge:
+		return action.Fail(action.Failed, err, "a proxy in front of the registry limits the size of a request: raise it, in nginx client_max_body_size 0")
 	case errors.As(err, &status):
 		return action.Fail(action.Failed, err, "run it again when the registry answers; what was sent is kept")
 	}

@@ -63,6 +63,10 @@ func readInputs(env *action.Env) (inputs, error) {
 	}
 	bad(err, "give host and path, such as registry.example.org/team or docker.io/team, without https:// and without tag")
 	o.Compression, o.Level = push.Compression(env.Text("compression")), env.Int("compression-level")
+	o.Format, o.NoLearn, o.Verify = push.Format(env.Text("format")), env.Bool("no-learn"), env.Bool("verify-reuse")
+	if o.Format == push.Docker && o.Compression == push.Zstd {
+		bad(errors.New("input compression is zstd, which docker's format does not have"), "leave the input compression out, or the input format")
+	}
 	if err := o.Compression.CheckLevel(o.Level); err != nil {
 		bad(fmt.Errorf("input compression-level: %w", err), "leave the input compression-level out")
 	}

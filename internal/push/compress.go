@@ -81,16 +81,26 @@ func removed(dir string) (*os.File, error) {
 	return f, os.Remove(f.Name())
 }
 
-// materialise makes the blob of a layer: a compressed copy in an unnamed file, or the file the builder compressed. It
-// checks every digest the image promises.
-func (r *run) materialise(ctx context.Context, l *image.Layer) (*blob, error) {
+// materialise makes the blob of a layer, or returns the one in b: a compressed copy in an unnamed file, or the file the
+// builder compressed. It checks every digest the image promises.
+func (r *run) materialise(ctx context.Context, l *image.Layer, b *lazyBlob) (*blob, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var err error
+	if b.blob == nil {
+		b.blob, err = r.makeBlob(ctx, l)
+	}
+	return b.blob, err
+}
+
+func (r *run) makeBlob(ctx context.Context, l *image.Layer) (*blob, error) {
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if l.Blob != nil {
+	if l.Blob != nil && (r.Format == OCI || dockerType[l.Blob.MediaType] != "") {
 		return checkBlob(ctx, l)
 	}
 	f, err := unnamed(r.Temp)

@@ -37,8 +37,8 @@ func (r *run) sendLayers(ctx context.Context, members []*member) {
 	if len(todo) == 0 {
 		return
 	}
-	r.identify(ctx, members, todo)
 	r.learnFromOthers(ctx, members, todo)
+	r.identify(ctx, todo)
 	tasks := makeTasks(todo)
 	for _, m := range todo {
 		m.waiting.Add(1) // so that no member is completed before all tasks are counted
@@ -80,10 +80,15 @@ func (r *run) taskDone(ctx context.Context, m *member) {
 	r.leave(ctx, m)
 }
 
-// identify finds the diffIDs that nobody knows before a layer is written. When nothing was learned, nor can be, there is
-// nothing to compare them with: then the layers are compressed at once.
-func (r *run) identify(ctx context.Context, members, todo []*member) {
-	if r.known.empty() && !slices.ContainsFunc(members, func(m *member) bool { return m.Present }) {
+// identify finds the diffIDs that nobody knows before a layer is written, as images in the registry have them for the
+// layers' keys. Where no image has keys, because another tool pushed it, the layers are written once to see; and where
+// nothing was learned, nor can be, there is nothing to compare them with: then they are compressed at once.
+func (r *run) identify(ctx context.Context, todo []*member) {
+	annotated := false
+	for _, m := range todo {
+		annotated = r.known.name(m.image.Layers)
+	}
+	if annotated || r.known.empty() {
 		return
 	}
 	byKey := map[string][]user{}
@@ -121,7 +126,7 @@ func (u user) layer() *image.Layer { return u.member.image.Layers[u.index] }
 
 // learnFromOthers reads the images that were there before, when a layer is known nowhere yet: one of them may have it.
 func (r *run) learnFromOthers(ctx context.Context, members, todo []*member) {
-	if !slices.ContainsFunc(todo, func(m *member) bool {
+	if r.NoLearn || !slices.ContainsFunc(todo, func(m *member) bool {
 		return slices.ContainsFunc(m.image.Layers, func(l *image.Layer) bool {
 			_, _, ok := r.known.elsewhere(l.DiffID)
 			return !ok
@@ -185,51 +190,71 @@ const (
 
 // place brings a task's layer to every repository that needs it: the first gets it sent, the others take it over.
 func (r *run) place(ctx context.Context, t *task) {
-	var b *blob
-	defer func() {
-		if b != nil {
-			b.close()
+	b := &lazyBlob{}
+	defer b.close()
+	placed := 0
+	for i, u := range t.users {
+		if r.placeFor(ctx, t.layer, u, b) {
+			placed = i + 1
+			break
 		}
-	}()
-	for _, u := range t.users {
-		if u.member.failed() != nil {
-			continue
-		}
-		d, h, err := r.placeIn(ctx, t.layer, u.member, &b)
-		if err != nil {
-			u.member.fail(fmt.Errorf("layer %d of %d: %w", u.index+1, len(u.member.image.Layers), err))
-			continue
-		}
-		u.layer().DiffID, u.layer().Size = t.layer.DiffID, t.layer.Size
-		u.member.placed[u.index], u.member.how[u.index] = d, h
+	}
+	if placed > 0 {
+		each(ctx, t.users[placed:], func(u user) { r.placeFor(ctx, t.layer, u, b) })
 	}
 }
 
-// placeIn brings a layer to a member's repository. *b is its blob once it was made.
-func (r *run) placeIn(ctx context.Context, l *image.Layer, m *member, b **blob) (v1.Descriptor, how, error) {
+// placeFor brings a layer to where u has it, and says whether that went well.
+func (r *run) placeFor(ctx context.Context, l *image.Layer, u user, b *lazyBlob) bool {
+	if u.member.failed() != nil {
+		return false
+	}
+	d, h, err := r.placeIn(ctx, l, u.member, b)
+	if err != nil {
+		u.member.fail(fmt.Errorf("layer %d of %d: %w", u.index+1, len(u.member.image.Layers), err))
+		return false
+	}
+	if own := u.layer(); own != l {
+		own.DiffID, own.Size = l.DiffID, l.Size
+	}
+	u.member.placed[u.index], u.member.how[u.index] = d, h
+	return true
+}
+
+// lazyBlob is a layer's blob once somebody needed it.
+type lazyBlob struct {
+	mu sync.Mutex
+	*blob
+}
+
+func (b *lazyBlob) close() {
+	if b.blob != nil {
+		b.blob.close()
+	}
+}
+
+// placeIn brings a layer to a member's repository.
+func (r *run) placeIn(ctx context.Context, l *image.Layer, m *member, b *lazyBlob) (v1.Descriptor, how, error) {
+	unknown := l.DiffID == (v1.Hash{})
 	d, h, session, err := r.takeOver(ctx, l, m)
 	if h != nowhere || err != nil {
 		return d, h, err
 	}
-	if *b == nil {
-		unknown := l.DiffID == (v1.Hash{})
-		made, err := r.materialise(ctx, l)
-		if err != nil {
-			return v1.Descriptor{}, nowhere, err
-		}
-		*b = made
-		if unknown { // now it has a name to ask for
-			if d, h, session, err = r.takeOver(ctx, l, m); h != nowhere || err != nil {
-				return d, h, err
-			}
-		}
-	}
-	h, err = r.sendBlob(ctx, m, session, *b)
+	made, err := r.materialise(ctx, l, b)
 	if err != nil {
-		return v1.Descriptor{}, nowhere, fmt.Errorf("%s: %w", (*b).Digest, err)
+		return v1.Descriptor{}, nowhere, err
 	}
-	r.known.add(l.DiffID, m.repo.Path(), (*b).Descriptor)
-	return (*b).Descriptor, h, nil
+	if unknown { // now it has a name to ask for
+		if d, h, session, err = r.takeOver(ctx, l, m); h != nowhere || err != nil {
+			return d, h, err
+		}
+	}
+	h, err = r.sendBlob(ctx, m, session, made)
+	if err != nil {
+		return v1.Descriptor{}, nowhere, fmt.Errorf("%s: %w", made.Digest, err)
+	}
+	r.known.add(l.DiffID, m.repo.Path(), made.Descriptor)
+	return made.Descriptor, h, nil
 }
 
 // takeOver uses what is known: the layer is in the repository, or comes there from another one. session is an upload that
@@ -239,7 +264,16 @@ func (r *run) takeOver(ctx context.Context, l *image.Layer, m *member) (d v1.Des
 		return d, nowhere, nil, nil
 	}
 	if d, ok := r.known.in(m.repo.Path(), l.DiffID); ok {
-		return d, reused, nil, nil
+		there := true
+		if r.Verify {
+			if there, err = exists(ctx, m.repo, d.Digest.String()); err != nil {
+				return d, nowhere, nil, err
+			}
+		}
+		if there {
+			return d, reused, nil, nil
+		}
+		r.known.forget(l.DiffID, m.repo.Path())
 	}
 	path, d, ok := r.known.elsewhere(l.DiffID)
 	if !ok {
@@ -261,13 +295,17 @@ func (r *run) takeOver(ctx context.Context, l *image.Layer, m *member) (d v1.Des
 func (r *run) sendBlob(ctx context.Context, m *member, session *url.URL, b *blob) (how, error) {
 	digest := b.Digest.String()
 	if session == nil {
-		there, err := exists(ctx, m.repo, digest)
+		there, opened, err := mount(ctx, m.repo, m.repo, digest)
+		if err == nil && !there && opened == nil { // a registry that does not know how to mount
+			there, err = exists(ctx, m.repo, digest)
+		}
 		if err != nil {
 			return nowhere, err
 		}
 		if there {
 			return reused, nil
 		}
+		session = opened
 	}
 	if err := upload(ctx, m.repo, session, digest, b.Size, b.reader, m.addSent); err != nil {
 		return nowhere, err

@@ -22,12 +22,16 @@ import (
 type knowledge struct {
 	mu     sync.Mutex
 	layers map[v1.Hash]map[string]v1.Descriptor // by diffID, then by repository path
+	keys   map[string]v1.Hash                   // diffIDs, by layer key
 	blobs  map[string]map[string]bool           // configs and other blobs, by digest, then by repository path
 	tags   map[string]string                    // digests, by reference
 }
 
 func newKnowledge() *knowledge {
-	return &knowledge{layers: map[v1.Hash]map[string]v1.Descriptor{}, blobs: map[string]map[string]bool{}, tags: map[string]string{}}
+	return &knowledge{
+		layers: map[v1.Hash]map[string]v1.Descriptor{}, keys: map[string]v1.Hash{},
+		blobs: map[string]map[string]bool{}, tags: map[string]string{},
+	}
 }
 
 func (k *knowledge) add(diffID v1.Hash, repo string, d v1.Descriptor) {
@@ -82,6 +86,24 @@ func (k *knowledge) empty() bool {
 	return len(k.layers) == 0
 }
 
+func (k *knowledge) setKey(key string, diffID v1.Hash) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.keys[key] = diffID
+}
+
+// name gives layers the diffIDs that images in the registry have for their keys, and says whether any key is known.
+func (k *knowledge) name(layers []*image.Layer) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, l := range layers {
+		if l.DiffID == (v1.Hash{}) {
+			l.DiffID = k.keys[l.Key]
+		}
+	}
+	return len(k.keys) > 0
+}
+
 func (k *knowledge) setBlob(repo, digest string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -129,7 +151,12 @@ func (r *run) prepare(ctx context.Context, m *member) error {
 		m.System = systemOf(m.image.Platform)
 	}
 	m.placed, m.how = make([]v1.Descriptor, len(m.image.Layers)), make([]how, len(m.image.Layers))
-	found, err := r.learn(ctx, m.repo, m.Tag, m.image.Platform)
+	var found *learned
+	if r.NoLearn {
+		err = r.lookUp(ctx, m)
+	} else {
+		found, err = r.learn(ctx, m.repo, m.Tag, m.image.Platform)
+	}
 	denied := new(registry.DeniedError)
 	switch {
 	case errors.As(err, &denied):
@@ -138,11 +165,27 @@ func (r *run) prepare(ctx context.Context, m *member) error {
 		return r.probe(ctx, m)
 	case err != nil && !errors.Is(err, registry.ErrAbsent):
 		return err
-	}
-	if found != nil && m.recognise(found) {
+	case r.NoLearn:
 		return nil
 	}
+	if found != nil && r.recognise(m, found) {
+		if !r.Verify {
+			return nil
+		}
+		if m.same, err = r.verified(ctx, m, found); m.same || err != nil {
+			return err
+		}
+	}
 	return r.learnMore(ctx, m)
+}
+
+// lookUp asks which image is at a member's tag, and nothing of what it is made of.
+func (r *run) lookUp(ctx context.Context, m *member) error {
+	digest, err := m.repo.Head(ctx, m.Tag)
+	if err == nil {
+		r.known.setTag(m.repo.String()+":"+m.Tag, digest)
+	}
+	return err
 }
 
 // confirm checks that an image is in the registry, as an earlier step saw it.
@@ -168,15 +211,17 @@ type learned struct {
 	manifest registry.Manifest
 	diffIDs  []v1.Hash
 	config   []byte
+	blobs    []string // digests of its layers
 }
 
 // learn reads the image at a tag or digest of repo and keeps what it says of layers. An index leads to the image for
 // platform. What is there but no image, such as a signature, teaches nothing: nil, nil.
-func (r *run) learn(ctx context.Context, repo *registry.Repository, reference string, platform v1.Platform) (*learned, error) {
+func (r *run) learn(ctx context.Context, repo *repository, reference string, platform v1.Platform) (*learned, error) {
 	m, err := repo.Manifest(ctx, reference)
 	if err != nil {
 		return nil, err
 	}
+	repo.exists.Store(true)
 	if !strings.Contains(reference, ":") {
 		r.known.setTag(repo.String()+":"+reference, m.Digest)
 	}
@@ -211,22 +256,20 @@ func (r *run) learn(ctx context.Context, repo *registry.Repository, reference st
 	if err := json.Unmarshal(config, &parsed); err != nil || len(parsed.RootFS.DiffIDs) != len(manifest.Layers) {
 		return nil, nil // an artifact that looks like an image
 	}
+	l := &learned{manifest: m, diffIDs: parsed.RootFS.DiffIDs, config: config}
 	for i, d := range manifest.Layers {
+		l.blobs = append(l.blobs, d.Digest.String())
 		mediaType, ok := ociLayer[d.MediaType]
-		if !ok {
+		if !ok || r.Format == Docker && dockerType[mediaType] == "" {
 			continue
+		}
+		if key := d.Annotations[image.KeyAnnotation]; key != "" {
+			r.known.setKey(key, parsed.RootFS.DiffIDs[i])
 		}
 		r.known.add(parsed.RootFS.DiffIDs[i], repo.Path(), v1.Descriptor{MediaType: mediaType, Digest: d.Digest, Size: d.Size})
 	}
 	r.known.setBlob(repo.Path(), manifest.Config.Digest.String())
-	return &learned{m, parsed.RootFS.DiffIDs, config}, nil
-}
-
-// ociLayer is the OCI name of each layer media type: the bytes are the same.
-var ociLayer = map[types.MediaType]types.MediaType{
-	types.OCILayer: types.OCILayer, types.DockerLayer: types.OCILayer,
-	types.OCIUncompressedLayer: types.OCIUncompressedLayer, types.DockerUncompressedLayer: types.OCIUncompressedLayer,
-	types.OCILayerZStd: types.OCILayerZStd,
+	return l, nil
 }
 
 // childFor returns the digest of the image for a platform in an index, or of the first one that is an image.
@@ -251,7 +294,10 @@ func childFor(index []byte, platform v1.Platform) (digest string, ok bool) {
 
 // recognise says whether found is the member's image. A stream image need not be read for that where its tag is a Nix hash:
 // the hash stands for all it was made with, and its config tells the store paths of each layer.
-func (m *member) recognise(found *learned) bool {
+func (r *run) recognise(m *member, found *learned) bool {
+	if r.Format == Docker && found.manifest.MediaType.IsImage() && found.manifest.MediaType != types.DockerManifestSchema2 {
+		return false // who asks for docker's format has something that reads no other; OCI's readers read both
+	}
 	unread := slices.ContainsFunc(m.image.Layers, func(l *image.Layer) bool { return l.DiffID == (v1.Hash{}) })
 	if len(found.diffIDs) != len(m.image.Layers) || unread && !hashLike.MatchString(m.Tag) {
 		return false
@@ -265,6 +311,23 @@ func (m *member) recognise(found *learned) bool {
 		m.how[i] = reused
 	}
 	return true
+}
+
+// verified asks for each blob of an image that is there; a registry may have collected some.
+func (r *run) verified(ctx context.Context, m *member, found *learned) (bool, error) {
+	whole := true
+	for i, digest := range found.blobs {
+		there, err := exists(ctx, m.repo, digest)
+		if err != nil {
+			return false, err
+		}
+		if !there {
+			r.Debugf("%s: %s is gone", m.repo, digest)
+			r.known.forget(found.diffIDs[i], m.repo.Path())
+			whole = false
+		}
+	}
+	return whole, nil // the config was read
 }
 
 // learnMore reads other images of the member's repository: those at LearnTags or, where none of these is there, a few of
@@ -293,6 +356,9 @@ func (r *run) learnMore(ctx context.Context, m *member) error {
 	if err := r.soft(ctx, m, "the list of tags", err); err != nil {
 		return err
 	}
+	if len(list) > 0 {
+		m.repo.exists.Store(true)
+	}
 	list = slices.DeleteFunc(list, func(tag string) bool { return strings.HasPrefix(tag, "sha256-") }) // signatures and the like
 	slices.SortStableFunc(list, func(a, b string) int { return len(hashLike.FindString(a)) - len(hashLike.FindString(b)) })
 	for _, tag := range list[:min(len(list), maxSampled)] {
@@ -317,6 +383,7 @@ func (r *run) soft(ctx context.Context, m *member, what string, err error) error
 
 // allKnown says whether every layer's blob is known in the member's repository.
 func (m *member) allKnown(k *knowledge) bool {
+	k.name(m.image.Layers)
 	return !slices.ContainsFunc(m.image.Layers, func(l *image.Layer) bool {
 		_, ok := k.in(m.repo.Path(), l.DiffID)
 		return !ok

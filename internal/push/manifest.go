@@ -13,7 +13,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/flakeship/flakeship/internal/handoff"
 	"github.com/flakeship/flakeship/internal/registry"
@@ -53,12 +52,7 @@ func (r *run) writeImage(ctx context.Context, m *member) error {
 		}
 		r.known.setBlob(m.repo.Path(), digest.String())
 	}
-	text, err := json.Marshal(v1.Manifest{
-		SchemaVersion: 2,
-		MediaType:     types.OCIManifestSchema1,
-		Config:        v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: digest, Size: size},
-		Layers:        m.placed,
-	})
+	text, err := json.Marshal(r.Format.manifest(v1.Descriptor{Digest: digest, Size: size}, m))
 	if err != nil {
 		return err
 	}
@@ -66,7 +60,7 @@ func (r *run) writeImage(ctx context.Context, m *member) error {
 	if err != nil {
 		return err
 	}
-	m.manifest = registry.Manifest{Bytes: text, MediaType: types.OCIManifestSchema1, Digest: sum.String()}
+	m.manifest = registry.Manifest{Bytes: text, MediaType: r.Format.types().manifest, Digest: sum.String()}
 	if at, ok := r.known.tag(m.repo.String() + ":" + m.Tag); ok && at == m.manifest.Digest {
 		m.same = true // it took the layers' bytes to see it
 		return nil
@@ -78,10 +72,20 @@ func (r *run) writeImage(ctx context.Context, m *member) error {
 	return nil
 }
 
-// write puts a manifest or index to a tag.
-func (r *run) write(ctx context.Context, repo *registry.Repository, tag string, m registry.Manifest) error {
+// write puts a manifest or index to a tag. A tag that must not move may be where it should be already: some registries
+// refuse even that.
+func (r *run) write(ctx context.Context, repo *repository, tag string, m registry.Manifest) error {
 	if err := putManifest(ctx, repo, tag, m.MediaType, m.Bytes); err != nil {
-		return err
+		if !mayBeKept(err) {
+			return err
+		}
+		at, headErr := repo.Head(ctx, tag)
+		if headErr != nil {
+			return err
+		}
+		if at != m.Digest {
+			return &TagError{repo.String() + ":" + tag, at, err}
+		}
 	}
 	r.known.setTag(repo.String()+":"+tag, m.Digest)
 	return nil
@@ -143,7 +147,7 @@ func (r *run) settle(ctx context.Context, g *group) error {
 
 // writeIndex joins a group's images unless the registry has their index.
 func (r *run) writeIndex(ctx context.Context, g *group) (written bool, err error) {
-	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: r.Format.types().index}
 	for _, m := range g.members {
 		if err := m.read(ctx); err != nil {
 			return false, err
@@ -171,7 +175,7 @@ func (r *run) writeIndex(ctx context.Context, g *group) (written bool, err error
 	if err != nil {
 		return false, err
 	}
-	g.manifest = registry.Manifest{Bytes: text, MediaType: types.OCIImageIndex, Digest: digest.String()}
+	g.manifest = registry.Manifest{Bytes: text, MediaType: index.MediaType, Digest: digest.String()}
 	if there, err := r.tagged(ctx, g, g.tag); there || err != nil {
 		return false, err
 	}

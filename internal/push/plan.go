@@ -22,7 +22,7 @@ import (
 // group is one repository: an image, or the images of several systems under one name.
 type group struct {
 	name    string
-	repo    *registry.Repository
+	repo    *repository
 	tag     string // the image's own, or the index's
 	members []*member
 	start   time.Time
@@ -37,7 +37,7 @@ type group struct {
 type member struct {
 	Image
 	group *group
-	repo  *registry.Repository
+	repo  *repository
 	image *image.Image // nil when Present
 
 	manifest registry.Manifest // what is, or will be, at the image's own tag; without Bytes when nobody read them
@@ -120,11 +120,12 @@ func (r *run) plan(images []Image) ([]*group, error) {
 		}
 		g := groups[i.Name]
 		if g == nil {
-			repo, err := r.Client.Repository(r.Registry + "/" + i.Name)
+			named, err := r.Client.Repository(r.Registry + "/" + i.Name)
 			if err != nil {
 				errs = append(errs, &NameError{fmt.Sprintf("image %q", i.Name), err})
 				continue
 			}
+			repo := newRepository(named)
 			g = &group{name: i.Name, repo: repo, start: time.Now()}
 			groups[i.Name], r.repos[repo.Path()] = g, repo
 		}

@@ -45,6 +45,10 @@ type Options struct {
 	Registry  string           // prefix: host, and path if there is one
 	Tags      []string         // for each image, beside its own; moved when all images are in
 	LearnTags []string         // of images to learn layers from; nil: Tags
+	NoLearn   bool             // what the registry says of its layers is not read, nor which image is at a tag
+	Verify    bool             // each blob that is not sent is asked for, although a manifest names it
+
+	Format Format // of what is written; the zero value is OCI
 
 	Compression Compression // of layers that are sent; the zero value is gzip
 	Level       int         // 0: the compression's usual one
@@ -97,11 +101,12 @@ func (e *NameError) Unwrap() error { return e.Err }
 // TagError says that the registry has a tag and does not let it be moved.
 type TagError struct {
 	Reference string
-	Err       error
+	At        string // digest of what is there
+	Err       error  // the registry's words
 }
 
 func (e *TagError) Error() string {
-	return fmt.Sprintf("%s cannot be moved: %v", e.Reference, e.Err)
+	return fmt.Sprintf("%s is %s and cannot be moved: %v", e.Reference, e.At, e.Err)
 }
 func (e *TagError) Unwrap() error { return e.Err }
 
@@ -109,9 +114,9 @@ func (e *TagError) Unwrap() error { return e.Err }
 type run struct {
 	Options
 	known  *knowledge
-	repos  map[string]*registry.Repository // by path
-	slots  chan struct{}                   // one for each layer that is compressed
-	blocks chan struct{}                   // one for each piece of a layer that is
+	repos  map[string]*repository // by path
+	slots  chan struct{}          // one for each layer that is compressed
+	blocks chan struct{}          // one for each piece of a layer that is
 	doneMu sync.Mutex
 }
 
@@ -155,6 +160,9 @@ func newRun(o Options) *run {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
+	if o.Format == "" {
+		o.Format = OCI
+	}
 	if o.Compression == "" {
 		o.Compression = Gzip
 	}
@@ -169,7 +177,7 @@ func newRun(o Options) *run {
 	}
 	return &run{
 		Options: o, known: newKnowledge(), slots: make(chan struct{}, o.Workers), blocks: make(chan struct{}, 2*o.Workers),
-		repos: map[string]*registry.Repository{},
+		repos: map[string]*repository{},
 	}
 }
 

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,12 +23,61 @@ import (
 // broke off cannot, the registry may have kept a part of it: it starts over.
 const uploadTries = 4
 
+// repository is one that is written to.
+type repository struct {
+	*registry.Repository
+
+	// Gitea makes a package when the first blob of a repository is finished, and answers 500 to another one at that moment:
+	// until something is known to be there, who holds this writes alone.
+	first  chan struct{}
+	exists atomic.Bool
+
+	manifests sync.Mutex // held for each manifest that is written: Gitea answers 500 to two versions of a package at once
+}
+
+func newRepository(r *registry.Repository) *repository {
+	return &repository{Repository: r, first: make(chan struct{}, 1)}
+}
+
+// alone runs write, on its own as long as the repository is not known to exist.
+func (p *repository) alone(ctx context.Context, write func() error) error {
+	if p.exists.Load() {
+		return write()
+	}
+	select {
+	case p.first <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if p.exists.Load() {
+		<-p.first
+		return write()
+	}
+	defer func() { <-p.first }()
+	err := write()
+	if err == nil {
+		p.exists.Store(true)
+	}
+	return err
+}
+
 // mount asks repo to take a blob over from another repository. When it does not, session is the upload it opened instead,
 // or nil. A registry may answer nearly anything to this question: only a lost connection is an error.
-func mount(ctx context.Context, repo, from *registry.Repository, digest string) (mounted bool, session *url.URL, err error) {
+//
+// From the repository itself it asks whether the blob is there, and opens the upload when it is not: one request where there
+// would be two.
+func mount(ctx context.Context, repo, from *repository, digest string) (mounted bool, session *url.URL, err error) {
 	u := repo.URL("blobs/uploads/")
 	u.RawQuery = url.Values{"mount": {digest}, "from": {from.Path()}}.Encode()
-	resp, err := post(ctx, repo, u, []int{http.StatusCreated, http.StatusAccepted}, from)
+	var sources []*registry.Repository
+	if from != repo {
+		sources = append(sources, from.Repository)
+	}
+	var resp *http.Response
+	err = repo.alone(ctx, func() (err error) {
+		resp, err = post(ctx, repo, u, []int{http.StatusCreated, http.StatusAccepted}, sources...)
+		return err
+	})
 	if gone := new(registry.UnreachableError); errors.As(err, &gone) || ctx.Err() != nil {
 		return false, nil, err
 	}
@@ -41,7 +92,7 @@ func mount(ctx context.Context, repo, from *registry.Repository, digest string) 
 }
 
 // begin opens an upload and returns where to send the blob.
-func begin(ctx context.Context, repo *registry.Repository) (*url.URL, error) {
+func begin(ctx context.Context, repo *repository) (*url.URL, error) {
 	resp, err := post(ctx, repo, repo.URL("blobs/uploads/"), []int{http.StatusAccepted})
 	if err != nil {
 		return nil, err
@@ -49,7 +100,7 @@ func begin(ctx context.Context, repo *registry.Repository) (*url.URL, error) {
 	return location(resp)
 }
 
-func post(ctx context.Context, repo *registry.Repository, u *url.URL, want []int, from ...*registry.Repository) (*http.Response, error) {
+func post(ctx context.Context, repo *repository, u *url.URL, want []int, from ...*registry.Repository) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), http.NoBody)
 	if err != nil {
 		return nil, err
@@ -75,7 +126,7 @@ func location(resp *http.Response) (*url.URL, error) {
 }
 
 // cancel gives up an upload; a registry that does not know how forgets it in its own time.
-func cancel(ctx context.Context, repo *registry.Repository, session *url.URL) {
+func cancel(ctx context.Context, repo *repository, session *url.URL) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, session.String(), http.NoBody)
 	if err != nil {
 		return
@@ -96,7 +147,7 @@ func (r *run) probe(ctx context.Context, m *member) error {
 }
 
 // exists asks for a blob. An answer that is none counts as no: then it is sent.
-func exists(ctx context.Context, repo *registry.Repository, digest string) (bool, error) {
+func exists(ctx context.Context, repo *repository, digest string) (bool, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, repo.URL("blobs/"+digest).String(), http.NoBody)
 	if err != nil {
 		return false, err
@@ -114,9 +165,15 @@ func exists(ctx context.Context, repo *registry.Repository, digest string) (bool
 
 // upload sends a blob of size bytes, at session if there is one. body gives a new reader for each try; sent is told of the
 // bytes of each.
-func upload(ctx context.Context, repo *registry.Repository, session *url.URL, digest string, size int64, body func() io.Reader, sent func(int64)) error {
+func upload(ctx context.Context, repo *repository, session *url.URL, digest string, size int64, body func() io.Reader, sent func(int64)) error {
 	for try := 1; ; try++ {
-		err := uploadOnce(ctx, repo, session, digest, size, body(), sent)
+		err := repo.alone(ctx, func() error {
+			send := put
+			if try > 2 {
+				send = patch
+			}
+			return uploadOnce(ctx, repo, session, digest, size, body(), sent, send)
+		})
 		wait, again := retryUpload(err, try)
 		if !again || ctx.Err() != nil {
 			return err
@@ -134,34 +191,61 @@ func upload(ctx context.Context, repo *registry.Repository, session *url.URL, di
 	}
 }
 
-func uploadOnce(ctx context.Context, repo *registry.Repository, session *url.URL, digest string, size int64, body io.Reader, sent func(int64)) error {
+func uploadOnce(ctx context.Context, repo *repository, session *url.URL, digest string, size int64, body io.Reader, sent func(int64), send sender) error {
 	if session == nil {
 		var err error
 		if session, err = begin(ctx, repo); err != nil {
 			return err
 		}
 	}
+	counted := &countingReader{r: body}
+	err := send(ctx, repo, session, digest, counted, size)
+	sent(counted.count())
+	return err
+}
+
+// sender sends a whole blob to an upload and closes it.
+type sender func(ctx context.Context, repo *repository, session *url.URL, digest string, body io.Reader, size int64) error
+
+// put takes one request for all of it.
+func put(ctx context.Context, repo *repository, session *url.URL, digest string, body io.Reader, size int64) error {
 	u := *session
 	query := u.Query()
 	query.Set("digest", digest)
 	u.RawQuery = query.Encode()
-	counted := &countingReader{r: body}
-	// One PUT with all of it. Without GetBody nobody below sends it a second time.
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, u.String(), counted)
+	_, err := send(ctx, repo, http.MethodPut, &u, body, size, http.StatusCreated, http.StatusOK, http.StatusNoContent)
+	return err
+}
+
+// patch takes two, as older clients do, for registries that refuse put. The blob is one chunk: no registry can ask for
+// longer ones than that.
+func patch(ctx context.Context, repo *repository, session *url.URL, digest string, body io.Reader, size int64) error {
+	resp, err := send(ctx, repo, http.MethodPatch, session, body, size, http.StatusAccepted, http.StatusNoContent, http.StatusCreated)
 	if err != nil {
 		return err
+	}
+	if session, err = location(resp); err != nil {
+		return err
+	}
+	return put(ctx, repo, session, digest, nil, 0)
+}
+
+// send sends body once: without GetBody nobody below tries again.
+func send(ctx context.Context, repo *repository, method string, u *url.URL, body io.Reader, size int64, want ...int) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, err
 	}
 	req.ContentLength = size
 	if size == 0 {
 		req.Body = http.NoBody
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
-	resp, err := repo.Do(req, []int{http.StatusCreated, http.StatusOK, http.StatusNoContent})
-	sent(counted.count())
+	resp, err := repo.Do(req, want)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return resp.Body.Close()
+	return resp, resp.Body.Close()
 }
 
 // retryUpload says whether an upload that ended with err is begun again, and when.
@@ -171,8 +255,9 @@ func retryUpload(err error, try int) (time.Duration, bool) {
 	}
 	wait := 250 * time.Millisecond << try
 	if answer := new(registry.StatusError); errors.As(err, &answer) {
-		// 404: the upload is gone. 416 and 400: the registry has another idea of how far it is. 401 comes as denied.
-		again := answer.Status >= 500 || slices.Contains([]int{400, 404, 408, 416, 425, 429}, answer.Status)
+		// 404: the upload is gone. 416 and 400: the registry has another idea of how far it is; it, 405 or 411: of how a blob
+		// is sent. 401 comes as denied.
+		again := answer.Status >= 500 || slices.Contains([]int{400, 404, 405, 408, 411, 416, 425, 429}, answer.Status)
 		return max(wait, min(answer.RetryAfter, time.Minute)), again
 	}
 	if denied := new(registry.DeniedError); errors.As(err, &denied) {
@@ -184,7 +269,9 @@ func retryUpload(err error, try int) (time.Duration, bool) {
 }
 
 // putManifest writes a manifest or index to a tag or digest.
-func putManifest(ctx context.Context, repo *registry.Repository, reference string, mediaType types.MediaType, manifest []byte) error {
+func putManifest(ctx context.Context, repo *repository, reference string, mediaType types.MediaType, manifest []byte) error {
+	repo.manifests.Lock()
+	defer repo.manifests.Unlock()
 	// A bytes.Reader can be sent again, and putting the same manifest twice does no harm.
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, repo.URL("manifests/"+reference).String(), bytes.NewReader(manifest))
 	if err != nil {
@@ -192,14 +279,26 @@ func putManifest(ctx context.Context, repo *registry.Repository, reference strin
 	}
 	req.Header.Set("Content-Type", string(mediaType))
 	resp, err := repo.Do(req, []int{http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent})
-	if answer := new(registry.StatusError); errors.As(err, &answer) &&
-		slices.Contains([]int{http.StatusMethodNotAllowed, http.StatusConflict, http.StatusPreconditionFailed}, answer.Status) {
-		return &TagError{repo.String() + ":" + reference, err}
-	}
 	if err != nil {
 		return err
 	}
 	return resp.Body.Close()
+}
+
+// aboutTag finds in a registry's words that a tag is there and stays: each has words of its own.
+var aboutTag = regexp.MustCompile(`(?i)immutab|already exists|overwrit|cannot be (moved|modified|changed|updated)`)
+
+// mayBeKept says whether a manifest was refused because its tag must not move.
+func mayBeKept(err error) bool {
+	if answer := new(registry.StatusError); errors.As(err, &answer) {
+		switch answer.Status {
+		case http.StatusMethodNotAllowed, http.StatusConflict, http.StatusPreconditionFailed:
+			return true
+		}
+		return answer.Status < 500 && aboutTag.MatchString(answer.Detail)
+	}
+	denied := new(registry.DeniedError)
+	return errors.As(err, &denied) && aboutTag.MatchString(denied.Detail)
 }
 
 // countingReader counts what was read of it. The count is asked for while the transport may still be reading: Go returns an
