@@ -216,7 +216,7 @@ func FuzzURL(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := parse(text, nil, Options{StoreDir: storepath.DefaultDir})
+		c, err := parse(text, clients{}, Options{StoreDir: storepath.DefaultDir})
 		if err == nil && (strings.Contains(c.name, "?") || strings.HasSuffix(c.name, "/") && c.name != "file://") {
 			t.Errorf("cache %q is called %q", text, c.name)
 		}

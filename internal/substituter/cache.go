@@ -3,7 +3,6 @@ package substituter
 import (
 	"context"
 	"errors"
-	"net/http"
 	"net/url"
 	"path/filepath"
 	"strconv"
@@ -50,27 +49,29 @@ type cache struct {
 	source   source
 	trusted  bool // "?trusted=1": its paths need no signature
 	priority int
-	fixed    bool   // priority was given in the URL
-	parallel int    // requests in flight
-	empty    string // why each path is missing, for a cache that was never written to
-	down     error  // set: the cache is not asked any more, this is its answer
+	fixed    bool // priority was given in the URL
+	parallel int  // requests in flight
+	// compression is the URL's parameter of that name: how NARs are written.
+	compression string
+	empty       string // why each path is missing, for a cache that was never written to
+	down        error  // set: the cache is not asked any more, this is its answer
 }
 
 // Validate returns the errors Open would for URLs that cannot be used, and asks nobody.
 //
 // Errors, all at once: *URLError.
 func Validate(urls []string) error {
-	_, err := parseAll(urls, nil, Options{})
+	_, err := parseAll(urls, clients{}, Options{})
 	return err
 }
 
 // parseAll makes the caches of urls, each once.
-func parseAll(urls []string, client *http.Client, o Options) ([]*cache, error) {
+func parseAll(urls []string, over clients, o Options) ([]*cache, error) {
 	var caches []*cache
 	var problems []error
 	seen := map[string]bool{}
 	for _, text := range urls {
-		c, err := parse(text, client, o)
+		c, err := parse(text, over, o)
 		if err != nil {
 			problems = append(problems, err)
 		} else if !seen[c.name] {
@@ -82,7 +83,7 @@ func parseAll(urls []string, client *http.Client, o Options) ([]*cache, error) {
 }
 
 // parse makes the cache of one URL, as in nix.conf: parameters after "?" are settings and not sent to the server.
-func parse(text string, client *http.Client, o Options) (*cache, error) {
+func parse(text string, over clients, o Options) (*cache, error) {
 	fail := func(reason string) (*cache, error) { return nil, &URLError{redactText(text), reason} }
 	u, err := url.Parse(strings.TrimSpace(text))
 	if err != nil {
@@ -103,6 +104,8 @@ func parse(text string, client *http.Client, o Options) (*cache, error) {
 				return fail("its priority is no number")
 			}
 			c.fixed = true
+		case "compression":
+			c.compression = value
 		}
 	}
 	user := u.User
@@ -114,7 +117,7 @@ func parse(text string, client *http.Client, o Options) (*cache, error) {
 		if u.Host == "" {
 			return fail("it names no host")
 		}
-		c.source = &httpSource{client: client, base: u, user: o.Netrc.credentials(u.Hostname(), user), dir: o.StoreDir, warnf: o.Warnf}
+		c.source = &httpSource{client: over.small, bulk: over.bulk, base: u, user: o.Netrc.credentials(u.Hostname(), user), dir: o.StoreDir, warnf: o.Warnf}
 	case "file":
 		if u.Host != "" || !filepath.IsAbs(u.Path) {
 			return fail("it is no absolute path; write file:///path")

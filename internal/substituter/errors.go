@@ -1,6 +1,7 @@
 package substituter
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -26,6 +27,7 @@ func (e *StoreDirError) Error() string {
 
 // DeniedError is a cache that wants credentials, or others: 401, 403, 407.
 type DeniedError struct {
+	Method    string // empty: GET
 	URL       string
 	Status    int
 	Anonymous bool // no credentials were known for its host
@@ -38,18 +40,19 @@ func (e *DeniedError) Error() string {
 	} else if e.Anonymous {
 		who = "no credentials were found for its host"
 	}
-	return fmt.Sprintf("GET %s: %s, %s", e.URL, status(e.Status), who)
+	return fmt.Sprintf("%s %s: %s, %s", cmp.Or(e.Method, "GET"), e.URL, status(e.Status), who)
 }
 
 // StatusError is an answer that says neither "here" nor "not here".
 type StatusError struct {
+	Method string // empty: GET
 	URL    string
 	Status int
 	Detail string // first line of the answer
 }
 
 func (e *StatusError) Error() string {
-	s := fmt.Sprintf("GET %s: %s", e.URL, status(e.Status))
+	s := fmt.Sprintf("%s %s: %s", cmp.Or(e.Method, "GET"), e.URL, status(e.Status))
 	if e.Detail != "" {
 		s += ": " + e.Detail
 	}
@@ -65,11 +68,14 @@ func status(code int) string {
 
 // RequestError is a cache that gave no answer: refused connection, no such host, time out, unreadable file.
 type RequestError struct {
-	URL string
-	Err error
+	Method string // empty: GET
+	URL    string
+	Err    error
 }
 
-func (e *RequestError) Error() string { return fmt.Sprintf("GET %s: %v", e.URL, e.Err) }
+func (e *RequestError) Error() string {
+	return fmt.Sprintf("%s %s: %v", cmp.Or(e.Method, "GET"), e.URL, e.Err)
+}
 func (e *RequestError) Unwrap() error { return e.Err }
 
 // CorruptError is a file of a cache that Nix could not read either.

@@ -53,7 +53,7 @@ func (s *fileSource) read(name string) (string, error) {
 		if wrapped := new(fs.PathError); errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
-		return "", &RequestError{s.url(name), err}
+		return "", &RequestError{URL: s.url(name), Err: err}
 	}
 	if len(b) > narinfo.MaxSize {
 		return "", &CorruptError{s.url(name), fmt.Errorf("longer than %d KiB", narinfo.MaxSize>>10)}

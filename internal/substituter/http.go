@@ -18,10 +18,12 @@ import (
 // httpSource is a cache that gives files over http or https.
 type httpSource struct {
 	client *http.Client
+	bulk   *http.Client  // without a time limit
 	base   *url.URL      // without user, parameters and final slash
 	user   *url.Userinfo // nil: none is known
 	dir    storepath.Dir
 	warnf  func(string, ...any)
+	fresh  bool // proxies are to ask the cache anew
 
 	forbidden sync.Once // the warning about 403
 }
@@ -85,49 +87,74 @@ func (e *hiddenError) Error() string { return e.denied.Error() }
 // get reads a small file. Errors: errNotFound, *hiddenError, *DeniedError, *StatusError, *RequestError, *CorruptError, or the
 // cause of ctx's end.
 func (s *httpSource) get(ctx context.Context, name string) (string, error) {
-	at := s.url(name)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	resp, err := s.send(ctx, s.client, http.MethodGet, name, nil)
 	if err != nil {
-		return "", &RequestError{at, err}
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, narinfo.MaxSize+1))
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case err != nil:
+		return "", &RequestError{URL: s.url(name), Err: err}
+	case len(body) > narinfo.MaxSize:
+		return "", &CorruptError{s.url(name), fmt.Errorf("longer than %d KiB", narinfo.MaxSize>>10)}
+	}
+	return string(body), nil
+}
+
+// send makes one request, with body unless it is nil, and returns an answer of success. Errors: as get.
+func (s *httpSource) send(ctx context.Context, client *http.Client, method, name string, body *body) (*http.Response, error) {
+	at := s.url(name)
+	req, err := http.NewRequestWithContext(ctx, method, at, nil)
+	if err != nil {
+		return nil, &RequestError{method, at, err}
+	}
+	if body != nil {
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(body, 0, body.size)), nil }
+		req.Body, _ = req.GetBody()
+		req.ContentLength = body.size
+		req.Header.Set("Content-Type", body.kind)
+	}
+	if s.fresh && body == nil {
+		req.Header.Set("Cache-Control", "no-cache")
 	}
 	if s.user != nil {
 		password, _ := s.user.Password()
 		req.SetBasicAuth(s.user.Username(), password) // http.Client drops it when it is sent to another host
 	}
-	resp, err := s.client.Do(req)
-	var body []byte
-	if err == nil {
-		defer resp.Body.Close()
-		body, err = io.ReadAll(io.LimitReader(resp.Body, narinfo.MaxSize+1))
-	}
+	resp, err := client.Do(req)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
-		return "", context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case strings.Contains(err.Error(), http.StatusText(http.StatusProxyAuthRequired)): // all that net/http tells of a refused CONNECT
-		return "", &DeniedError{URL: at, Status: http.StatusProxyAuthRequired}
+		return nil, &DeniedError{Method: method, URL: at, Status: http.StatusProxyAuthRequired}
 	default:
 		if wrapped := new(url.Error); errors.As(err, &wrapped) {
 			err = wrapped.Err // its text repeats the URL
 		}
-		return "", &RequestError{at, err}
+		return nil, &RequestError{method, at, err}
 	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // the status says what matters
 	switch resp.StatusCode {
-	case http.StatusOK:
-		if len(body) > narinfo.MaxSize {
-			return "", &CorruptError{at, fmt.Errorf("longer than %d KiB", narinfo.MaxSize>>10)}
-		}
-		return string(body), nil
 	case http.StatusNotFound, http.StatusGone:
-		return "", errNotFound
-	case http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusForbidden:
-		denied := &DeniedError{URL: at, Status: resp.StatusCode, Anonymous: s.user == nil}
-		if resp.StatusCode == http.StatusForbidden && hides(resp.Header, string(body)) {
-			return "", &hiddenError{denied}
+		if body == nil { // a cache that cannot be written to may say so too
+			return nil, errNotFound
 		}
-		return "", denied
+	case http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusForbidden:
+		denied := &DeniedError{Method: method, URL: at, Status: resp.StatusCode, Anonymous: s.user == nil}
+		if body == nil && resp.StatusCode == http.StatusForbidden && hides(resp.Header, string(text)) {
+			return nil, &hiddenError{denied}
+		}
+		return nil, denied
 	}
-	return "", &StatusError{URL: at, Status: resp.StatusCode, Detail: firstLine(string(body))}
+	return nil, &StatusError{Method: method, URL: at, Status: resp.StatusCode, Detail: firstLine(string(text))}
 }
 
 // hides says whether a 403 is the answer of an object store to a name it does not have: without the right to list a bucket, S3

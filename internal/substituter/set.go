@@ -61,12 +61,7 @@ type answer struct {
 	err     error
 }
 
-// Open reads the caches' nix-cache-info, all at the same time, and puts the caches in order: by priority, lowest first, and
-// as given among equals. A cache named twice is asked once. A cache that cannot be read is part of the set; each path's
-// answer from it is that error.
-//
-// Errors, all at once: *URLError, *StoreDirError.
-func Open(ctx context.Context, urls []string, o Options) (*Set, error) {
+func (o Options) withDefaults() Options {
 	if o.StoreDir == "" {
 		o.StoreDir = storepath.DefaultDir
 	}
@@ -76,14 +71,31 @@ func Open(ctx context.Context, urls []string, o Options) (*Set, error) {
 	if o.Warnf == nil {
 		o.Warnf = func(string, ...any) {}
 	}
-	client := &http.Client{Transport: transport.New(transport.Options{
-		UserAgent: o.UserAgent,
-		Base:      transport.Pool(connections),
-		Timeout:   o.Timeout,
-		Buffer:    narinfo.MaxSize + 1,
-		Debugf:    o.Debugf,
-	})}
-	caches, err := parseAll(urls, client, o)
+	return o
+}
+
+// clients make the requests to http caches, over the same connections.
+type clients struct {
+	small *http.Client // for files that are read into memory
+	bulk  *http.Client // for NARs: how long one takes is the caller's affair
+}
+
+func newClients(o Options) clients {
+	base := transport.Pool(connections)
+	t := transport.Options{UserAgent: o.UserAgent, Base: base, Debugf: o.Debugf}
+	bulk := &http.Client{Transport: transport.New(t)}
+	t.Timeout, t.Buffer = o.Timeout, narinfo.MaxSize+1
+	return clients{&http.Client{Transport: transport.New(t)}, bulk}
+}
+
+// Open reads the caches' nix-cache-info, all at the same time, and puts the caches in order: by priority, lowest first, and
+// as given among equals. A cache named twice is asked once. A cache that cannot be read is part of the set; each path's
+// answer from it is that error.
+//
+// Errors, all at once: *URLError, *StoreDirError.
+func Open(ctx context.Context, urls []string, o Options) (*Set, error) {
+	o = o.withDefaults()
+	caches, err := parseAll(urls, newClients(o), o)
 	if err != nil {
 		return nil, err
 	}
