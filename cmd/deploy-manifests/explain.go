@@ -68,6 +68,15 @@ func explainCluster(err error) error {
 	return err
 }
 
+// explainRun explains what ended a run: an object that was refused, or what became of one that was applied.
+func explainRun(err error, server string) error {
+	var awaited *rolloutError
+	if errors.As(err, &awaited) {
+		return explainRollout(awaited.error, server)
+	}
+	return explainApply(err, server)
+}
+
 // explainApply explains what apply.Objects returns.
 func explainApply(err error, server string) error {
 	var refused *apply.Error

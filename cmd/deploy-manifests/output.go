@@ -63,7 +63,7 @@ func tally(result *handoff.DeployResult) string {
 		rollouts[o.Rollout]++
 	}
 	var parts []string
-	for _, a := range []handoff.Action{handoff.ActionCreated, handoff.ActionConfigured, handoff.ActionUnchanged, handoff.ActionFailed, handoff.ActionSkipped} {
+	for _, a := range []handoff.Action{handoff.ActionCreated, handoff.ActionConfigured, handoff.ActionRecreated, handoff.ActionUnchanged, handoff.ActionFailed, handoff.ActionSkipped} {
 		if n := actions[a]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, a))
 		}

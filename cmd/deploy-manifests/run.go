@@ -5,8 +5,11 @@ import (
 	"errors"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/flakeship/flakeship/internal/action"
 	"github.com/flakeship/flakeship/internal/apply"
+	"github.com/flakeship/flakeship/internal/cluster"
 	"github.com/flakeship/flakeship/internal/handoff"
 	"github.com/flakeship/flakeship/internal/rollout"
 )
@@ -21,53 +24,77 @@ func run(ctx context.Context, env *action.Env) error {
 	if in.push != nil {
 		result.Commit, result.Previous = in.push.Commit, []string{in.push.Digest}
 	}
+	rollouts := &rollouts{env: env, cluster: in.cluster, done: map[types.UID]rollout.Result{}}
 	changes, err := apply.Objects(ctx, in.cluster, in.objects, apply.Options{
 		Conflicts: apply.Policy(env.Text("conflicts")),
 		Report:    func(c apply.Change) { logChange(env, c) },
+		Await:     rollouts.wait,
 	})
+	if err == nil && env.Bool("wait") {
+		err = rollouts.wait(ctx, changes)
+	}
 	for _, c := range changes {
-		result.Objects = append(result.Objects, deployed(c))
+		result.Objects = append(result.Objects, rollouts.deployed(c))
 		result.Changed = result.Changed || isChange(c.Action)
 	}
-	err = explainApply(err, in.cluster.Server)
-	if err == nil && env.Bool("wait") {
-		err = explainRollout(wait(ctx, env, in, changes, result), in.cluster.Server)
-	}
+	err = explainRun(err, in.cluster.Server)
 	return errors.Join(err, write(env, result, time.Since(start), err == nil))
 }
 
-// wait waits for what was applied and notes in result how far it got.
-func wait(ctx context.Context, env *action.Env, in inputs, changes []apply.Change, result *handoff.DeployResult) error {
-	var targets []rollout.Target
-	var indexes []int
-	for i, c := range changes {
-		if c.Live != nil && rollout.Follows(c.Live.GroupVersionKind().GroupKind()) {
-			targets = append(targets, rollout.Target{Live: c.Live, At: c.At})
-			indexes = append(indexes, i)
-		}
-	}
-	results, err := rollout.Wait(ctx, in.cluster, targets, rollout.Options{
-		Report: func(t rollout.Target, r rollout.Result) { logRollout(env, t, r) },
-		Warn:   func(text string) { env.Warnf("%s", text) },
-	})
-	for i, r := range results {
-		o := &result.Objects[indexes[i]]
-		o.Rollout, o.Seconds = r.Rollout, r.Seconds
-		if r.Rollout != handoff.RolloutReady {
-			o.Message = r.Message
-		}
-	}
-	return err
+// rollouts waits for what was applied, for each object once, and keeps how far it got.
+type rollouts struct {
+	env     *action.Env
+	cluster *cluster.Cluster
+	done    map[types.UID]rollout.Result
 }
 
-func deployed(c apply.Change) handoff.DeployedObject {
+func (r *rollouts) wait(ctx context.Context, changes []apply.Change) error {
+	var targets []rollout.Target
+	for _, c := range changes {
+		if c.Live == nil || !rollout.Follows(c.Live.GroupVersionKind().GroupKind()) {
+			continue
+		}
+		if _, done := r.done[c.Live.GetUID()]; !done {
+			targets = append(targets, rollout.Target{Live: c.Live, At: c.At})
+		}
+	}
+	results, err := rollout.Wait(ctx, r.cluster, targets, rollout.Options{
+		Report: func(t rollout.Target, result rollout.Result) { logRollout(r.env, t, result) },
+		Warn:   func(text string) { r.env.Warnf("%s", text) },
+	})
+	for i, result := range results {
+		r.done[targets[i].Live.GetUID()] = result
+	}
+	if err != nil {
+		return &rolloutError{err}
+	}
+	return nil
+}
+
+// rolloutError is what rollout.Wait returned.
+type rolloutError struct{ error }
+
+func (e *rolloutError) Unwrap() error { return e.error }
+
+// deployed is what the result tells of an object.
+func (r *rollouts) deployed(c apply.Change) handoff.DeployedObject {
 	o := c.Object
-	return handoff.DeployedObject{
+	d := handoff.DeployedObject{
 		APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName(),
 		Source: o.Source.String(), Action: c.Action, Rollout: handoff.RolloutNone, Message: c.Message,
 	}
+	if c.Live == nil {
+		return d
+	}
+	if result, ok := r.done[c.Live.GetUID()]; ok {
+		d.Rollout, d.Seconds = result.Rollout, result.Seconds
+		if result.Rollout != handoff.RolloutReady {
+			d.Message = result.Message
+		}
+	}
+	return d
 }
 
 func isChange(a handoff.Action) bool {
-	return a == handoff.ActionCreated || a == handoff.ActionConfigured
+	return a == handoff.ActionCreated || a == handoff.ActionConfigured || a == handoff.ActionRecreated
 }

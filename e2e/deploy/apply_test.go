@@ -309,24 +309,6 @@ func TestStringDataLeaves(t *testing.T) {
 	}
 }
 
-// A Job whose image changed is refused before anything is written, unless its author allowed it to be run again.
-func TestJob(t *testing.T) {
-	ns := namespace(t)
-	deploy(t, fmt.Sprintf(job, "migrate", ns, "", "migrate:1")).wants(t, 0)
-	refused := deploy(t, fmt.Sprintf(job, "migrate", ns, "", "migrate:2")+fmt.Sprintf(configMap, "a", ns, "1"))
-	refused.wants(t, 2, "Job/"+ns+"/migrate: spec.template: field is immutable", `flakeship.dev/recreate: "true"`)
-	refused.actions(t, "Job/"+ns+"/migrate failed none", "ConfigMap/"+ns+"/a skipped none")
-
-	uid := get(t, "batch/v1", "jobs", ns, "migrate").GetUID()
-	allowed := fmt.Sprintf(job, "migrate", ns, `flakeship.dev/recreate: "true"`, "migrate:2")
-	again := deploy(t, allowed)
-	again.wants(t, 0, "configured  Job/"+ns+"/migrate (deleted and created again", "ready       Job/"+ns+"/migrate: complete")
-	if get(t, "batch/v1", "jobs", ns, "migrate").GetUID() == uid {
-		t.Error("it is still the same Job")
-	}
-	deploy(t, allowed).wants(t, 0, "deployed: 1 unchanged; rollouts: 1 ready")
-}
-
 // A run that is killed at any moment leaves nothing that keeps the next one from finishing the work.
 func TestKilledThenConverges(t *testing.T) {
 	ns := "killed-then-converges"

@@ -298,7 +298,7 @@ func (run *Run) Counts() Counts {
 	if run.Deploy != nil {
 		c.Objects = len(run.Deploy.Objects)
 		for _, object := range run.Deploy.Objects {
-			if object.Action == handoff.ActionCreated || object.Action == handoff.ActionConfigured {
+			if object.Action == handoff.ActionCreated || object.Action == handoff.ActionConfigured || object.Action == handoff.ActionRecreated {
 				c.Changed++
 			}
 		}

@@ -28,10 +28,6 @@ import (
 // FieldManager is the name under which the cluster keeps what was applied.
 const FieldManager = "flakeship"
 
-// RecreateAnnotation allows a Job to be deleted and created again when its pod template changed. A Job's template cannot be
-// changed, and whether it may run a second time is for its author to say.
-const RecreateAnnotation = "flakeship.dev/recreate"
-
 // Policy says what happens to fields that another field manager owns with another value.
 type Policy string
 
@@ -55,6 +51,9 @@ type Options struct {
 	// Begin is called once before the first write, when every object that can be judged was found right, and not at all when
 	// there is nothing to write. Its error ends the run.
 	Begin func(context.Context) error
+	// Await returns when what was applied is ready, or an error that ends the run. It is called for hooks that run before the
+	// rest and, when there are hooks that run after the rest, for everything before them. nil: hooks are not waited for.
+	Await func(context.Context, []Change) error
 }
 
 // Change is what became of one object.
@@ -85,7 +84,9 @@ func Objects(ctx context.Context, c *cluster.Cluster, objects []manifest.Object,
 	}
 	a := &applier{cluster: c, options: o}
 	for _, object := range objects {
-		a.items = append(a.items, newItem(object))
+		it := newItem(object)
+		a.asHook(it)
+		a.items = append(a.items, it)
 	}
 	err := a.run(ctx)
 	return a.changes(), err
@@ -109,6 +110,7 @@ type applier struct {
 type item struct {
 	object  manifest.Object
 	stage   stage
+	hook    string // before, after; empty: it is none
 	kind    cluster.Kind
 	client  dynamic.ResourceInterface // for the object's kind and namespace
 	payload []byte
@@ -189,13 +191,23 @@ func (a *applier) run(ctx context.Context) error {
 				return err
 			}
 		}
+		if s == hooksAfter {
+			if err := a.await(ctx, s); err != nil {
+				return err
+			}
+		}
 		if err := a.write(ctx, s); err != nil {
 			return err
 		}
-		if s == foundations {
-			if err := a.establish(ctx); err != nil {
-				return err
-			}
+		var err error
+		switch s {
+		case foundations:
+			err = a.establish(ctx)
+		case hooksBefore:
+			err = a.await(ctx, s)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -64,10 +63,8 @@ func (a *applier) dryRun(ctx context.Context, it *item) error {
 		case strings.Contains(reason.Text, "does not support dry run"): // a webhook: it will judge the real request
 			it.plan = write
 			return nil
-		case reason.Class == cluster.Immutable && isJob(it) && it.object.GetAnnotations()[RecreateAnnotation] == "true":
-			return a.planRecreate(ctx, it)
-		case reason.Class == cluster.Immutable && isJob(it):
-			return a.fail(it, err, fmt.Sprintf("annotate the Job with %s: \"true\" to have it deleted and run again, or give it a new name", RecreateAnnotation))
+		case reason.Class == cluster.Immutable:
+			return a.immutable(ctx, it, reason)
 		}
 		if it.awaitable {
 			if it.blocked = a.awaited(it, reason); it.blocked != "" {
@@ -180,8 +177,6 @@ func hint(reason cluster.Diagnosis) string {
 	}
 	return ""
 }
-
-func isJob(it *item) bool { return it.kind.Group == "batch" && it.kind.Kind == "Job" }
 
 // equal compares two values as JSON has them.
 func equal(a, b any) bool {

@@ -178,9 +178,6 @@ func state(o *unstructured.Unstructured) any {
 // and they have the manifest's values. Whoever changes a field that we own, and has no other value in mind, takes it from
 // us; a webhook may change it without that, so the values are compared as well.
 func (it *item) proven() bool {
-	if it.live == nil || it.live.GetDeletionTimestamp() != nil {
-		return false
-	}
 	value := state(it.live)
 	if mark := it.live.GetAnnotations()[MarkAnnotation]; mark != "" {
 		return mark == it.markOf(value)
@@ -230,6 +227,14 @@ func (a *applier) settle(it *item) error {
 	if it.live == nil || a.untouchable(it) {
 		return nil
 	}
+	if it.live.GetDeletionTimestamp() != nil {
+		reason := cluster.Diagnosis{Text: "it is being deleted"}
+		if finalizers := it.live.GetFinalizers(); len(finalizers) > 0 {
+			reason.Text += fmt.Sprintf(", and held by its finalizers %v", finalizers)
+		}
+		a.refuse(it, reason, "run it again when the object is gone")
+		return nil
+	}
 	for _, entry := range owners(it.live) {
 		_, owned, _ := unstructured.NestedFieldNoCopy(entry.fields, "f:spec", "f:replicas")
 		if a.options.Conflicts == Safe && owned && entry.subresource == "scale" {
@@ -266,8 +271,12 @@ func (it *item) yieldReplicas(manager string) error {
 	return it.encode()
 }
 
-// keep plans to leave the object as it is.
+// keep plans to leave the object as it is; a hook that failed is run again.
 func (it *item) keep(live *unstructured.Unstructured) {
+	if it.hook != "" && it.live != nil && jobFailed(it.live) {
+		it.recreate("it had failed")
+		return
+	}
 	it.plan = keep
 	it.change.Action, it.change.Live, it.change.At = handoff.ActionUnchanged, live, time.Now()
 }

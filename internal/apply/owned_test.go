@@ -89,7 +89,6 @@ func TestProven(t *testing.T) {
 			fields[1].(map[string]any)["manager"] = "kubectl"
 		}, false},
 		{"no record at all", manifest, func(o map[string]any) { delete(o["metadata"].(map[string]any), "managedFields") }, false},
-		{"on its way out", manifest, func(o map[string]any) { o["metadata"].(map[string]any)["deletionTimestamp"] = "2026-01-02T03:04:05Z" }, false},
 		{"a mark of something else", manifest, func(o map[string]any) {
 			o["metadata"].(map[string]any)["annotations"] = map[string]any{MarkAnnotation: "x.y"}
 		}, false},

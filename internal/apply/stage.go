@@ -9,9 +9,11 @@ const (
 	foundations stage = iota // namespaces and definitions of kinds: others cannot even be checked without them
 	settings                 // what pods are made with: accounts, roles, configuration, storage
 	bindings                 // after the roles they name
+	hooksBefore              // Jobs that have to complete before anything runs that was changed
 	services                 // services, custom resources and whatever has no stage of its own
 	workloads
-	gates // webhooks and the like: they must not stand in the way of what they belong to
+	gates      // webhooks and the like: they must not stand in the way of what they belong to
+	hooksAfter // Jobs that run when everything else is ready
 	stageCount
 )
 

@@ -73,8 +73,14 @@ var (
 	typedPatch  = regexp.MustCompile(`^failed to create typed patch object \([^)]*\): `)
 	goValue     = regexp.MustCompile(`&value\.valueUnstructured\{Value:([^}]*)\}`)
 	dump        = regexp.MustCompile(`Invalid value: (\{.*\}|\[.*\]): `) // whole pod templates
+	immutable   = regexp.MustCompile(immutableTexts)
 	isForbidden = regexp.MustCompile(`^\S+ "[^"]*" is forbidden: `)
 )
+
+// immutableTexts is how the API server's validation and the rules of definitions say that a field cannot be changed. Status and
+// cause are the same as for a value that is wrong in itself, so the words have to do.
+const immutableTexts = `(?i)\bfield is immutable\b|\bis immutable after creation\b|\bmay not change once set\b|\bcannot change roleRef\b` +
+	`|\bupdates to \S+ are forbidden\b|\bupdates to statefulset spec for fields other than\b|\bpod updates may not change fields other than\b|\bvalue is immutable\b`
 
 // Diagnose explains err, which came from a request to the API server.
 func Diagnose(err error) Diagnosis {
@@ -138,7 +144,7 @@ func fromCauses(causes []metav1.StatusCause) (text string, class Class) {
 	class = Immutable
 	var parts []string
 	for _, cause := range causes {
-		if !strings.HasSuffix(cause.Message, "field is immutable") {
+		if !immutable.MatchString(cause.Message) {
 			class = Invalid
 		}
 		parts = append(parts, cause.Field+": "+dump.ReplaceAllString(cause.Message, ""))

@@ -190,6 +190,7 @@ type Action string
 const (
 	ActionCreated    Action = "created"
 	ActionConfigured Action = "configured"
+	ActionRecreated  Action = "recreated" // deleted and created, because it cannot be changed
 	ActionUnchanged  Action = "unchanged"
 	ActionFailed     Action = "failed"
 	ActionSkipped    Action = "skipped" // not reached, because an earlier object failed
@@ -209,7 +210,7 @@ const (
 type DeployResult struct {
 	Header
 	Server  string           `json:"server"`  // API server's URL
-	Changed bool             `json:"changed"` // at least one object was created or configured
+	Changed bool             `json:"changed"` // at least one object was created, configured or recreated
 	Objects []DeployedObject `json:"objects"` // in the order they were applied
 	Images  []PinnedImage    `json:"images"`  // references that were pinned, sorted
 }
