@@ -120,6 +120,9 @@ type item struct {
 	liveKnown bool                       // false: not looked up, or not found where it would be if it were of the set, or no right to read it
 	checked   *unstructured.Unstructured // what the dry run gave
 
+	predecessors []string // managers whose fields become ours with the write
+	force        bool     // in the dry run: all that stands in the way is theirs
+
 	blocked   string // what it has to wait for before it can be checked; empty: nothing
 	awaitable bool   // another object of the input that it needs may still come
 	fresh     bool   // the definition of its kind was only just written: the server may need a moment to know

@@ -57,8 +57,18 @@ func (a *applier) dryRun(ctx context.Context, it *item) error {
 			}
 			continue
 		}
+		if reason.Class == cluster.Conflict && !it.liveKnown {
+			if known, err := a.meet(ctx, it); err != nil || it.settled() {
+				return err
+			} else if known {
+				continue
+			}
+		}
 		switch {
 		case a.mend(it, reason):
+			continue
+		case it.takesOver(reason):
+			it.force = true
 			continue
 		case strings.Contains(reason.Text, "does not support dry run"): // a webhook: it will judge the real request
 			it.plan = write
@@ -91,10 +101,12 @@ func (a *applier) dryRunOnce(ctx context.Context, it *item) error {
 		}
 		it.checked = checked
 		if !it.liveKnown {
-			if checked.GetResourceVersion() == "" { // it would be created
-				it.liveKnown = true
-			} else if err := it.get(ctx); err != nil || a.untouchable(it) {
+			if checked.GetResourceVersion() == "" {
+				it.liveKnown = true // it would be created
+			} else if known, err := a.meet(ctx, it); err != nil || it.settled() {
 				return err
+			} else if known {
+				continue
 			}
 		}
 		switch {
@@ -112,9 +124,21 @@ func (a *applier) dryRunOnce(ctx context.Context, it *item) error {
 	}
 }
 
+// meet looks up an object that turned out to exist, though it was not found where the set's members are. It reports false to
+// whoever may not read it.
+func (a *applier) meet(ctx context.Context, it *item) (known bool, err error) {
+	if err := it.get(ctx); err != nil || it.live == nil {
+		return it.liveKnown, err
+	}
+	return true, a.settle(it)
+}
+
+// settled says whether there is nothing left to ask the server.
+func (it *item) settled() bool { return it.problem != nil || it.plan != unplanned }
+
 // patch sends the item's payload.
 func (a *applier) patch(ctx context.Context, it *item, dryRun ...string) (live *unstructured.Unstructured, err error) {
-	force := a.options.Conflicts == Force
+	force := a.options.Conflicts == Force || it.force && len(dryRun) > 0
 	options := metav1.PatchOptions{FieldManager: FieldManager, Force: &force, DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict}
 	err = cluster.Retry(ctx, func() error {
 		live, err = it.client.Patch(ctx, it.object.GetName(), types.ApplyPatchType, it.payload, options)

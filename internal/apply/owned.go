@@ -243,6 +243,7 @@ func (a *applier) settle(it *item) error {
 			}
 		}
 	}
+	it.predecessors = a.inherited(it.live)
 	if it.proven() {
 		it.keep(it.live)
 	}

@@ -26,6 +26,11 @@ func (a *applier) writeOne(ctx context.Context, it *item) error {
 			return a.fail(it, err, "")
 		}
 	}
+	if len(it.predecessors) > 0 && it.plan == write {
+		if err := a.migrate(ctx, it); err != nil {
+			return a.fail(it, err, "")
+		}
+	}
 	live, err := a.patch(ctx, it)
 	if err != nil && a.mend(it, cluster.Diagnose(err)) { // scaled since the dry run
 		live, err = a.patch(ctx, it)
