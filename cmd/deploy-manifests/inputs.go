@@ -69,6 +69,9 @@ func loadPush(text string, push *handoff.PushResult) error {
 	if push.Complete {
 		return nil
 	}
+	if push.DryRun {
+		return action.Fail(action.Conflict, errors.New("the push result is of a dry run"), "run push-images without dry-run first")
+	}
 	var missing []string
 	for _, image := range push.Images {
 		if image.State == handoff.PushFailed {

@@ -27,6 +27,9 @@ type inputs struct {
 	missing  []string // shards that no BuildResult is of
 	images   []push.Image
 	options  push.Options
+	dryRun   bool
+	layout   *push.Layout // nil: none
+	alone    bool         // no registry gets the images, the layout does
 }
 
 // readInputs checks what was given and reports every problem, before anything is sent.
@@ -58,10 +61,25 @@ func readInputs(env *action.Env) (inputs, error) {
 	}
 
 	o := &in.options
-	if o.Registry, err = registry.Prefix(env.Text("registry")); err != nil {
-		err = fmt.Errorf("input registry is %q: %w", env.Text("registry"), err)
+	in.dryRun = env.Bool("dry-run")
+	if dir := env.Text("oci-layout"); dir != "" {
+		if in.layout, err = push.OpenLayout(dir); err != nil {
+			err = fmt.Errorf("input oci-layout: %w", err)
+		}
+		bad(err, "give a folder that is empty, or not there, or an OCI layout")
 	}
-	bad(err, "give host and path, such as registry.example.org/team or docker.io/team, without https:// and without tag")
+	in.alone = env.Text("registry") == "" && env.Text("oci-layout") != ""
+	switch prefix := env.Text("registry"); {
+	case in.alone:
+		o.Registry = layoutHost
+	case prefix == "":
+		bad(errors.New("input registry is required, or oci-layout"), "give host and path, such as registry.example.org/team or docker.io/team")
+	default:
+		if o.Registry, err = registry.Prefix(prefix); err != nil {
+			err = fmt.Errorf("input registry is %q: %w", prefix, err)
+		}
+		bad(err, "give host and path, such as registry.example.org/team or docker.io/team, without https:// and without tag")
+	}
 	o.Compression, o.Level = push.Compression(env.Text("compression")), env.Int("compression-level")
 	o.Format, o.NoLearn, o.Verify = push.Format(env.Text("format")), env.Bool("no-learn"), env.Bool("verify-reuse")
 	if o.Format == push.Docker && o.Compression == push.Zstd {
@@ -87,7 +105,7 @@ func readInputs(env *action.Env) (inputs, error) {
 	}
 	o.Temp = env.Getenv("RUNNER_TEMP")
 	o.Debugf = env.Debugf
-	o.Client, err = openRegistry(env)
+	o.Client, err = in.openRegistry(env)
 	bad(err, "see push-images --help")
 	return in, errors.Join(problems...)
 }
@@ -182,35 +200,44 @@ func parseImage(line string) (push.Image, error) {
 	return i, nil
 }
 
-// openRegistry returns a client for the inputs' credentials, hosts and certificates.
-func openRegistry(env *action.Env) (*registry.Client, error) {
-	jobs := env.Int("jobs")
-	if jobs < 1 {
-		return nil, fmt.Errorf("input jobs is %d: at least one request has to be in flight", jobs)
+// layoutHost stands for a registry where there is none but the layout.
+const layoutHost = "oci-layout.invalid"
+
+// openRegistry returns a client for the inputs' credentials, hosts and certificates, or for the layout.
+func (in *inputs) openRegistry(env *action.Env) (*registry.Client, error) {
+	o := registry.Options{
+		Username: env.Text("registry-username"),
+		Password: env.Text("registry-password"),
+		Push:     true,
+		Jobs:     env.Int("jobs"),
+		Insecure: env.List("insecure-registries"),
 	}
-	username, password := env.Text("registry-username"), env.Text("registry-password")
-	if (username == "") != (password == "") {
+	if o.Jobs < 1 {
+		return nil, fmt.Errorf("input jobs is %d: at least one request has to be in flight", o.Jobs)
+	}
+	if (o.Username == "") != (o.Password == "") {
 		return nil, errors.New("registry-username and registry-password are given both or not at all")
 	}
-	base := transport.Pool(jobs + 2)
-	if file := env.Text("ca-file"); file != "" {
-		pool, err := transport.Certificates(file)
-		if err != nil {
-			return nil, fmt.Errorf("input ca-file: %w", err)
+	if in.alone {
+		o.Transport, o.Anonymous = in.layout, true
+	} else {
+		base := transport.Pool(o.Jobs + 2)
+		if file := env.Text("ca-file"); file != "" {
+			pool, err := transport.Certificates(file)
+			if err != nil {
+				return nil, fmt.Errorf("input ca-file: %w", err)
+			}
+			base.TLSClientConfig = &tls.Config{RootCAs: pool}
 		}
-		base.TLSClientConfig = &tls.Config{RootCAs: pool}
-	}
-	return registry.Open(registry.Options{
-		Username: username,
-		Password: password,
-		Transport: transport.New(transport.Options{
+		o.Transport = transport.New(transport.Options{
 			UserAgent: "flakeship/" + action.Version,
 			Base:      base,
 			RetryPost: true, // a POST opens an upload or asks for a token
 			Debugf:    env.Debugf,
-		}),
-		Push:     true,
-		Jobs:     jobs,
-		Insecure: env.List("insecure-registries"),
-	}), nil
+		})
+	}
+	if in.dryRun {
+		o.Transport = push.DryRun(o.Transport)
+	}
+	return registry.Open(o), nil
 }

@@ -13,14 +13,21 @@ import (
 	"github.com/flakeship/flakeship/internal/testenv/distribution"
 )
 
+// buildBinary makes a process that is only that, for tests that kill it or give it a terminal.
+func buildBinary(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "push-images")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return binary
+}
+
 // The binary is killed at many moments of a push. No manifest in the registry ever names a blob that is not there, no file
 // stays in the temporary folder, and the push that is let run to its end gets everything in.
 func TestKilledPush(t *testing.T) {
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "push-images")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	binary := buildBinary(t)
 	// Layers that do not shrink, so that sending them takes a while.
 	random := rand.NewChaCha8([32]byte{1})
 	noise := func(size int) string {

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -30,7 +31,15 @@ import (
 	"github.com/flakeship/flakeship/internal/testenv/stories"
 )
 
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"push-images": main}) }
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"push-images": main,
+		"push-images-impatient": func() {
+			interval = 20 * time.Millisecond
+			main()
+		},
+	})
+}
 
 func TestActionYAML(t *testing.T) { actionyml.Check(t, spec) }
 
@@ -53,11 +62,12 @@ func TestStories(t *testing.T) {
 			"replace":  stories.Replace,
 			"result":   checkResult,
 			"code":     code,
+			"digests":  sameDigests,
 		},
 	})
 }
 
-// registry NAME [plain|tls|token|401|403|500|html]: an empty registry; its host and port are in the variable NAME. With tls its
+// registry NAME [plain|tls|token|slow|401|403|500|html]: an empty registry; its host and port are in the variable NAME. With tls its
 // certificate is in the file NAME.pem.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	kind := "plain"
@@ -69,6 +79,12 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	case "plain", "tls":
 	case "token":
 		handler = wantsToken(handler)
+	case "slow":
+		quick := handler
+		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(100 * time.Millisecond)
+			quick.ServeHTTP(w, r)
+		})
 	case "html":
 		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "<html>Welcome</html>", http.StatusNotFound)
@@ -209,6 +225,23 @@ func pull(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if neg != (err != nil) {
 		ts.Fatalf("pull %s: %v", args[0], err)
+	}
+}
+
+// digests FILE FILE NAME: two PushResults have the same digest for an image.
+func sameDigests(ts *testscript.TestScript, neg bool, args []string) {
+	var found []string
+	for _, file := range args[:2] {
+		var r handoff.PushResult
+		ts.Check(handoff.Load(ts.MkAbs(file), &r))
+		for _, p := range r.Images {
+			if p.Name == args[2] {
+				found = append(found, p.Digest)
+			}
+		}
+	}
+	if len(found) != 2 || found[0] != found[1] {
+		ts.Fatalf("digests %v", found)
 	}
 }
 

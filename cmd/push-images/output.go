@@ -4,51 +4,60 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/flakeship/flakeship/internal/action"
 	"github.com/flakeship/flakeship/internal/handoff"
-	"github.com/flakeship/flakeship/internal/push"
 )
 
-// table prints one line for each image that was sent or has failed, as soon as that is known. The others are only counted.
-type table struct {
-	env   *action.Env
-	width int // of the longest name
+// report says what becomes of the images: a line for each that was sent or has failed, as soon as that is known, and all of
+// them in a table at the end.
+type report struct {
+	env    *action.Env
+	dryRun bool
+	width  int // of the longest name
+	took   map[string]time.Duration
 }
 
-func newTable(env *action.Env, images []push.Image) *table {
-	t := &table{env: env}
-	for _, i := range images {
-		t.width = max(t.width, min(len(i.Name), 50))
+func newReport(env *action.Env, in inputs) *report {
+	r := &report{env: env, dryRun: in.dryRun, took: map[string]time.Duration{}}
+	for _, i := range in.images {
+		r.width = max(r.width, min(len(i.Name), 50))
 	}
-	return t
+	return r
 }
 
-func (t *table) print(p handoff.PushedImage, took time.Duration) {
-	if p.State == handoff.PushUnchanged {
-		return
+// done is told of each image, one at a time.
+func (r *report) done(p handoff.PushedImage, took time.Duration) {
+	r.took[p.Name] = took
+	if p.State != handoff.PushUnchanged {
+		r.env.Infof("%-*s  %-9s  %s", r.width, p.Name, r.state(p.State), line(p, took))
 	}
-	t.env.Infof("%-*s  %-9s  %s", t.width, p.Name, p.State, line(p, took))
+}
+
+// state is what is said of an image; a dry run uploads nothing.
+func (r *report) state(s handoff.PushState) string {
+	if r.dryRun && s == handoff.PushUploaded {
+		return "to upload"
+	}
+	return string(s)
 }
 
 func line(p handoff.PushedImage, took time.Duration) string {
 	if p.State == handoff.PushFailed {
 		return p.Error
 	}
-	return fmt.Sprintf("%s; %s, %.1f s", layers(p.Layers), action.Size(p.Uploaded), took.Seconds())
-}
-
-func layers(l handoff.Layers) string {
-	return fmt.Sprintf("layers: %d reused, %d mounted, %d uploaded", l.Reused, l.Mounted, l.Uploaded)
+	l := p.Layers
+	return fmt.Sprintf("layers: %d reused, %d mounted, %d uploaded; %s, %.1f s", l.Reused, l.Mounted, l.Uploaded, action.Size(p.Uploaded), took.Seconds())
 }
 
 // write gives the PushResult to the log, the step summary, the hand-over file and the outputs.
-func write(env *action.Env, r *handoff.PushResult, took time.Duration) error {
+func (r *report) write(result *handoff.PushResult, took time.Duration) error {
 	digests, references := map[string]string{}, map[string]string{}
 	counts := map[handoff.PushState]int{}
 	sent := int64(0)
-	for _, p := range r.Images {
+	for _, p := range result.Images {
 		counts[p.State]++
 		sent += p.Uploaded
 		if p.State != handoff.PushFailed {
@@ -58,35 +67,67 @@ func write(env *action.Env, r *handoff.PushResult, took time.Duration) error {
 	var parts []string
 	for _, s := range []handoff.PushState{handoff.PushUploaded, handoff.PushUnchanged, handoff.PushFailed} {
 		if counts[s] > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
+			parts = append(parts, fmt.Sprintf("%d %s", counts[s], r.state(s)))
 		}
 	}
-	closing := fmt.Sprintf("push: %s", action.Count(len(r.Images), "image"))
+	closing := fmt.Sprintf("push: %s", action.Count(len(result.Images), "image"))
 	if len(parts) > 0 {
 		closing += ": " + strings.Join(parts, ", ")
 	}
-	closing += fmt.Sprintf("; %s sent", action.Size(sent))
-	env.Infof("%s, in %.1f s", closing, took.Seconds())
-	env.Summary(summary(r, closing))
-	_, err := env.WriteResult(r)
+	if r.dryRun {
+		closing += fmt.Sprintf("; dry run, %s would be sent", action.Size(sent))
+	} else {
+		closing += fmt.Sprintf("; %s sent", action.Size(sent))
+	}
+	if len(result.Images) > 0 {
+		end := r.env.Group("images")
+		r.env.Infof("%s", r.table(result))
+		end()
+	}
+	r.env.Infof("%s, in %.1f s", closing, took.Seconds())
+	r.env.Summary(r.summary(result, closing))
+	_, err := r.env.WriteResult(result)
 	return errors.Join(err,
-		env.SetOutputJSON("digests", digests),
-		env.SetOutputJSON("images", references),
-		env.SetOutput("uploaded-bytes", fmt.Sprint(sent)),
+		r.env.SetOutputJSON("digests", digests),
+		r.env.SetOutputJSON("images", references),
+		r.env.SetOutput("uploaded-bytes", fmt.Sprint(sent)),
 	)
 }
 
-// summary is the step summary: a table of images, with the layers that were reused, mounted and uploaded.
-func summary(r *handoff.PushResult, closing string) string {
+// columns are those of the table in the log and of the one in the step summary.
+var columns = []string{"image", "state", "tags", "digest", "reused", "mounted", "uploaded", "sent", "seconds"}
+
+func (r *report) row(p handoff.PushedImage) []string {
+	return []string{
+		p.Repository, r.state(p.State), strings.Join(p.Tags, " "), p.Digest,
+		fmt.Sprint(p.Layers.Reused), fmt.Sprint(p.Layers.Mounted), fmt.Sprint(p.Layers.Uploaded), action.Size(p.Uploaded),
+		fmt.Sprintf("%.1f", r.took[p.Name].Seconds()),
+	}
+}
+
+func (r *report) table(result *handoff.PushResult) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "### push-images\n\n%s\n\n| image | state | tags | digest | reused / mounted / uploaded | sent |\n|---|---|---|---|---|---|\n", action.Cell(closing))
-	for _, p := range r.Images {
-		state := string(p.State)
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, strings.Join(columns, "\t"))
+	for _, p := range result.Images {
+		fmt.Fprintln(w, strings.Join(r.row(p), "\t"))
+	}
+	w.Flush() // into memory
+	return b.String()
+}
+
+func (r *report) summary(result *handoff.PushResult, closing string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "### push-images\n\n%s\n\n| %s |\n|%s\n", action.Cell(closing), strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
+	for _, p := range result.Images {
+		row := r.row(p)
 		if p.Error != "" {
-			state += ": " + p.Error
+			row[1] += ": " + p.Error
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %d / %d / %d | %s |\n", action.Cell(p.Repository), action.Cell(state), action.Cell(strings.Join(p.Tags, " ")),
-			action.Cell(p.Digest), p.Layers.Reused, p.Layers.Mounted, p.Layers.Uploaded, action.Size(p.Uploaded))
+		for i := range row {
+			row[i] = action.Cell(row[i])
+		}
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
 	}
 	b.WriteString("\n")
 	return b.String()

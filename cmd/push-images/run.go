@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/flakeship/flakeship/internal/action"
@@ -16,19 +17,33 @@ func run(ctx context.Context, env *action.Env) error {
 	if err != nil {
 		return err
 	}
-	in.options.Done = newTable(env, in.images).print
+	report := newReport(env, in)
+	in.options.Done = report.done
+	in.options.Progress = new(push.Progress)
+	stop := showProgress(env, in.options.Progress)
 	pushed, pushErr := push.Images(ctx, in.images, in.options)
-	if errors.As(pushErr, new(*push.NameError)) {
+	if in.layout != nil && !in.alone && !in.dryRun && pushErr == nil {
+		pushErr = in.layout.Copy(ctx, in.options.Client, pushed)
+	}
+	stop()
+	if errors.As(pushErr, new(*push.NameError)) && pushed == nil {
 		return explainAll(env, pushErr) // nothing was begun
 	}
 	result := &handoff.PushResult{
 		Header:   handoff.Header{Commit: in.commit, Previous: in.previous},
 		Registry: in.options.Registry,
-		Complete: pushErr == nil && len(in.missing) == 0,
+		Complete: pushErr == nil && len(in.missing) == 0 && !in.dryRun && !in.alone,
+		DryRun:   in.dryRun,
 		Images:   pushed,
+	}
+	if in.alone {
+		result.Registry = ""
+		for i := range pushed {
+			pushed[i].Repository = strings.TrimPrefix(pushed[i].Repository, layoutHost+"/")
+		}
 	}
 	if result.Images == nil {
 		result.Images = []handoff.PushedImage{}
 	}
-	return errors.Join(explainPush(env, pushErr), explainShards(in.missing), write(env, result, time.Since(start)))
+	return errors.Join(explainPush(env, pushErr), explainShards(in.missing), report.write(result, time.Since(start)))
 }

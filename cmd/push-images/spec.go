@@ -9,7 +9,7 @@ var spec = action.Spec{
 		{Name: "build-result", Kind: action.Documents,
 			Help: "one or several BuildResults; images of one name and several systems become an index; this or image is needed"},
 		{Name: "image", Kind: action.List, Help: "images to push as if built, as name=path or name:tag=path", Example: "api=./result\nweb:v1=./web.tar.gz"},
-		{Name: "registry", Required: true, Help: "prefix of the repositories: host, and path if there is one", Example: "registry.example.org/team"},
+		{Name: "registry", Help: "prefix of the repositories: host, and path if there is one; needed unless oci-layout is given", Example: "registry.example.org/team"},
 		{Name: "registry-username", Help: "user at the registry", Says: "docker config, credential helpers"},
 		{Name: "registry-password", Secret: true, Help: "password or token that may write packages", Says: "docker config, credential helpers"},
 		{Name: "tags", Kind: action.List, Example: "{branch}\n{shortsha}",
@@ -28,6 +28,8 @@ var spec = action.Spec{
 		{Name: "insecure-registries", Kind: action.List, Help: "hosts, with port, that are spoken to over plain http; loopback ones need not be named",
 			Example: "registry.lan:5000"},
 		{Name: "ca-file", Help: "file with certificates, as PEM, that are trusted for the registry beside the system's"},
+		{Name: "oci-layout", Help: "folder that gets the images too, as an OCI layout whose images are called name:tag; without registry, it alone gets them"},
+		{Name: "dry-run", Kind: action.Bool, Default: "false", Help: "do everything but write, and say what would be sent"},
 		{Name: "timeout", Kind: action.Duration, Default: "30m", Help: "longest time for the whole step"},
 	},
 	Outputs: []action.Output{

@@ -61,6 +61,19 @@ func (e *Env) Mask(secret string) {
 	}
 }
 
+// Through sends the log through w until restore is called: something that draws on the same terminal.
+func (e *Env) Through(w io.Writer) (restore func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := e.log
+	e.log = w
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.log = before
+	}
+}
+
 // Group opens a folded part of the log; the returned function ends it. Runners do not nest groups.
 func (e *Env) Group(title string) (end func()) {
 	if !e.runner {

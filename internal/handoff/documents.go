@@ -152,9 +152,10 @@ const (
 // PushResult is what the registry has now. Written by push-images.
 type PushResult struct {
 	Header
-	Registry string        `json:"registry"` // prefix, e.g. registry.example.org/team
-	Complete bool          `json:"complete"` // every image of the build results is in the registry
-	Images   []PushedImage `json:"images"`   // sorted by name
+	Registry string        `json:"registry"`         // prefix, e.g. registry.example.org/team
+	Complete bool          `json:"complete"`         // every image of the build results is in the registry
+	DryRun   bool          `json:"dryRun,omitempty"` // it is what the registry would have: nothing was written
+	Images   []PushedImage `json:"images"`           // sorted by name
 }
 
 func (*PushResult) kind() Kind { return KindPushResult }

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -131,7 +132,10 @@ func (r *run) compress(ctx context.Context, l *image.Layer, f *os.File) (v1.Desc
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	err = l.WriteTar(ctxWriter{ctx, z})
+	r.Progress.Compress.Add(l.Size)
+	in := &counter{w: z, n: &r.Progress.Compressed}
+	err = l.WriteTar(ctxWriter{ctx, in})
+	r.Progress.Compress.Add(in.own - l.Size) // a size that was not known, or not reached
 	if closed := z.Close(); err == nil {
 		err = closed
 	}
@@ -178,6 +182,20 @@ func (s *summing) Write(p []byte) (int, error) {
 
 func (s *summing) digest() v1.Hash {
 	return v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", s.sum.Sum(nil))}
+}
+
+// counter adds what is written to n, and keeps its own part of it.
+type counter struct {
+	w   io.Writer
+	n   *atomic.Int64
+	own int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n.Add(int64(n))
+	c.own += int64(n)
+	return n, err
 }
 
 // ctxWriter ends a long copy with its context.

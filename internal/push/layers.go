@@ -307,7 +307,7 @@ func (r *run) sendBlob(ctx context.Context, m *member, session *url.URL, b *blob
 		}
 		session = opened
 	}
-	if err := upload(ctx, m.repo, session, digest, b.Size, b.reader, m.addSent); err != nil {
+	if err := r.upload(ctx, m, session, digest, b.Size, b.reader); err != nil {
 		return nowhere, err
 	}
 	return uploaded, nil

@@ -47,7 +47,7 @@ func (r *run) writeImage(ctx context.Context, m *member) error {
 	}
 	if !r.known.hasBlob(m.repo.Path(), digest.String()) {
 		body := func() io.Reader { return bytes.NewReader(config) }
-		if err := upload(ctx, m.repo, nil, digest.String(), size, body, m.addSent); err != nil {
+		if err := r.upload(ctx, m, nil, digest.String(), size, body); err != nil {
 			return fmt.Errorf("config: %w", err)
 		}
 		r.known.setBlob(m.repo.Path(), digest.String())
@@ -101,6 +101,7 @@ func (r *run) leave(ctx context.Context, m *member) {
 	if g.err = r.settle(ctx, g); g.err != nil {
 		g.result.Error = strings.ReplaceAll(g.err.Error(), "\n", "; ") // of several systems, each has its own
 	}
+	r.Progress.ImagesDone.Add(1)
 	r.doneMu.Lock()
 	defer r.doneMu.Unlock()
 	if ctx.Err() == nil {

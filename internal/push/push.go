@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flakeship/flakeship/internal/handoff"
@@ -55,8 +56,17 @@ type Options struct {
 	Temp        string      // folder for layers between compression and sending; empty: os.TempDir
 	Workers     int         // layers compressed at a time; 0: the number of processors
 
+	Progress *Progress // nil: nobody looks
+
 	Done   func(handoff.PushedImage, time.Duration) // told of each image when it is in or has failed; one call at a time
 	Debugf func(format string, args ...any)         // told what was learned and decided
+}
+
+// Progress is how far Images is. It may be read while Images runs; the totals grow as more is found out.
+type Progress struct {
+	Images, ImagesDone   atomic.Int64
+	Compress, Compressed atomic.Int64 // bytes of layers' tars
+	Send, Sent           atomic.Int64 // bytes of blobs, tries that failed included
 }
 
 // ImageError is an image that did not get into the registry.
@@ -145,6 +155,7 @@ func Images(ctx context.Context, images []Image, o Options) ([]handoff.PushedIma
 	for _, g := range groups {
 		members = append(members, g.members...)
 	}
+	r.Progress.Images.Add(int64(len(groups)))
 	each(ctx, members, func(m *member) {
 		m.fail(r.prepare(ctx, m))
 		if m.same || m.failed() != nil {
@@ -168,6 +179,9 @@ func newRun(o Options) *run {
 	}
 	if o.LearnTags == nil {
 		o.LearnTags = o.Tags
+	}
+	if o.Progress == nil {
+		o.Progress = new(Progress)
 	}
 	if o.Debugf == nil {
 		o.Debugf = func(string, ...any) {}

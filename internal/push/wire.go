@@ -163,49 +163,43 @@ func exists(ctx context.Context, repo *repository, digest string) (bool, error) 
 	return true, nil
 }
 
-// upload sends a blob of size bytes, at session if there is one. body gives a new reader for each try; sent is told of the
-// bytes of each.
-func upload(ctx context.Context, repo *repository, session *url.URL, digest string, size int64, body func() io.Reader, sent func(int64)) error {
+// upload sends a blob of size bytes for m, at session if there is one. body gives a new reader for each try.
+func (r *run) upload(ctx context.Context, m *member, session *url.URL, digest string, size int64, body func() io.Reader) error {
+	r.Progress.Send.Add(size)
 	for try := 1; ; try++ {
-		err := repo.alone(ctx, func() error {
-			send := put
-			if try > 2 {
-				send = patch
+		counted := &countingReader{r: body(), n: &r.Progress.Sent}
+		err := m.repo.alone(ctx, func() (err error) {
+			if session == nil {
+				if session, err = begin(ctx, m.repo); err != nil {
+					return err
+				}
 			}
-			return uploadOnce(ctx, repo, session, digest, size, body(), sent, send)
+			if try > 2 {
+				return patch(ctx, m.repo, session, digest, counted, size)
+			}
+			return put(ctx, m.repo, session, digest, counted, size)
 		})
+		sent := counted.own.Load()
+		m.addSent(sent)
+		r.Progress.Send.Add(sent - size)
 		wait, again := retryUpload(err, try)
 		if !again || ctx.Err() != nil {
 			return err
 		}
+		r.Progress.Send.Add(size)
 		select {
 		case <-ctx.Done():
 			return err
 		case <-time.After(wait):
 		}
 		// The answer may have been lost, not the blob.
-		if there, err := exists(ctx, repo, digest); err != nil || there {
+		if there, err := exists(ctx, m.repo, digest); err != nil || there {
+			r.Progress.Send.Add(-size)
 			return err
 		}
 		session = nil
 	}
 }
-
-func uploadOnce(ctx context.Context, repo *repository, session *url.URL, digest string, size int64, body io.Reader, sent func(int64), send sender) error {
-	if session == nil {
-		var err error
-		if session, err = begin(ctx, repo); err != nil {
-			return err
-		}
-	}
-	counted := &countingReader{r: body}
-	err := send(ctx, repo, session, digest, counted, size)
-	sent(counted.count())
-	return err
-}
-
-// sender sends a whole blob to an upload and closes it.
-type sender func(ctx context.Context, repo *repository, session *url.URL, digest string, body io.Reader, size int64) error
 
 // put takes one request for all of it.
 func put(ctx context.Context, repo *repository, session *url.URL, digest string, body io.Reader, size int64) error {
@@ -301,17 +295,17 @@ func mayBeKept(err error) bool {
 	return errors.As(err, &denied) && aboutTag.MatchString(denied.Detail)
 }
 
-// countingReader counts what was read of it. The count is asked for while the transport may still be reading: Go returns an
-// early answer before it has let go of the body.
+// countingReader adds what is read of it to n, and keeps its own part of it. That part is asked for while the transport may
+// still be reading: Go returns an early answer before it has let go of the body.
 type countingReader struct {
-	r io.Reader
-	n atomic.Int64
+	r   io.Reader
+	n   *atomic.Int64
+	own atomic.Int64
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n.Add(int64(n))
+	c.own.Add(int64(n))
 	return n, err
 }
-
-func (c *countingReader) count() int64 { return c.n.Load() }

@@ -22,6 +22,7 @@ import (
 type Options struct {
 	// Username and Password are used instead of the docker configuration, Podman's auth.json and credential helpers.
 	Username, Password string
+	Anonymous          bool // credentials are not looked for
 
 	// Transport carries the requests and owns retries; nil is http.DefaultTransport. Tokens and passwords are set above it:
 	// what it logs must leave the Authorization header and query strings out.
@@ -58,6 +59,9 @@ func Open(o Options) *Client {
 	c := &Client{options: o, keychain: authn.DefaultKeychain, hosts: map[string]*host{}, sessions: map[string]*session{}}
 	if o.Username != "" || o.Password != "" {
 		c.explicit = &authn.Basic{Username: o.Username, Password: o.Password}
+	}
+	if o.Anonymous {
+		c.explicit = authn.Anonymous
 	}
 	return c
 }
