@@ -3,8 +3,6 @@ package nix
 import (
 	"cmp"
 	"context"
-	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,6 +16,7 @@ type Query struct {
 	Flake      string   // reference, without #; empty: the folder nix runs in
 	Systems    []string // empty: the runner's
 	Attributes []string // globs with * and ? over names in packages.<system>, or over packages.<system>.<name>; !glob excludes; empty: all
+	Options    EvalOptions
 }
 
 // Evaluation is what a flake has of images.
@@ -73,9 +72,8 @@ func (e *EvalError) Unwrap() error { return e.Err }
 
 // evalError makes an EvalError of a command that failed, and leaves every other error as it is.
 func evalError(attr string, err error) error {
-	var c *CommandError
-	if errors.As(err, &c) {
-		return &EvalError{Attr: attr, Message: c.Message(), Err: err}
+	if isCommandError(err) {
+		return &EvalError{Attr: attr, Message: commandMessage(err), Err: err}
 	}
 	return err
 }
@@ -118,7 +116,8 @@ func (n *Nix) Images(ctx context.Context, q Query) (*Evaluation, error) {
 	}
 	e := &Evaluation{Flake: src.Flake, Commit: src.commit, Warnings: src.warnings}
 	ev := &evaluator{nix: n, src: src, readOnly: true}
-	found, err := ev.all(ctx, systems, sel)
+	found := newEvaluation(ev, q.Options)
+	err = found.all(ctx, systems, sel)
 	e.Warnings = append(e.Warnings, ev.warnings...)
 	for _, s := range found.systems {
 		if s.Names == nil {
@@ -158,15 +157,17 @@ func (n *Nix) Instantiate(ctx context.Context, flake handoff.Flake, images []Ima
 		return err
 	}
 	defer remove()
-	ev := &evaluator{nix: n, src: source{eval: ref, env: env}}
-	found, err := ev.these(ctx, missing)
-	if err != nil {
+	found := newEvaluation(&evaluator{nix: n, src: source{eval: ref, env: env}}, EvalOptions{Workers: 1})
+	if err := found.these(ctx, missing); err != nil {
 		return err
 	}
-	for _, raw := range found {
-		img := want[raw.attr.String()]
-		if raw.Drv != img.DrvPath {
-			err = errors.Join(err, &ChangedError{Attr: img.Attr, Want: img.DrvPath, Got: raw.Drv})
+	got := map[string]string{}
+	for _, raw := range found.images {
+		got[raw.attr.String()] = raw.Drv
+	}
+	for _, at := range missing {
+		if img := want[at.String()]; got[img.Attr] != img.DrvPath {
+			err = errors.Join(err, &ChangedError{Attr: img.Attr, Want: img.DrvPath, Got: got[img.Attr]})
 		}
 	}
 	return err
@@ -179,21 +180,6 @@ type ChangedError struct {
 
 func (e *ChangedError) Error() string {
 	return fmt.Sprintf("%s is %s now, the plan has %s", e.Attr, cmp.Or(e.Got, "no image"), e.Want)
-}
-
-// rawImage is what images.nix gives for one attribute. No key is called outPath: Nix writes a set that has one as that
-// string alone.
-type rawImage struct {
-	attr        attribute
-	Failed      bool   `json:"failed"` // a throw or a failed assertion; Nix keeps the message to itself
-	Image       bool   `json:"image"`
-	Drv         string `json:"drv"`
-	Out         string `json:"out"`
-	System      string `json:"system"`
-	ImageName   string `json:"imageName"`
-	ImageTag    string `json:"imageTag"`
-	IsExe       bool   `json:"isExe"`
-	Nix2Contain bool   `json:"nix2container"`
 }
 
 func (r rawImage) family() handoff.Family {
@@ -253,12 +239,4 @@ func merge(found []rawImage, storeDir string) ([]Image, error) {
 		return true
 	})
 	return unique, err
-}
-
-// decode reads the answer of images.nix.
-func decode(text []byte) (answer []systemAnswer, err error) {
-	if err := json.Unmarshal(text, &answer); err != nil {
-		return nil, fmt.Errorf("read nix's answer: %w", err)
-	}
-	return answer, nil
 }

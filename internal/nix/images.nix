@@ -1,4 +1,5 @@
-# Applied to a flake's `packages`. One process looks at every attribute of every system that was asked for.
+# Applied to a flake's `packages`. Each answer is a line of its own on standard error, as soon as it is known: an error of the next
+# attribute ends the process, and must not take with it what was found.
 packages:
 let
   query = builtins.fromJSON QUERY;
@@ -33,23 +34,26 @@ let
       isExe = (value.isExe or false) == true;
       nix2container = value ? imageRefUnsafe || value ? copyToRegistry || endsIn ".json" value.name;
     };
-  # tryEval catches throw and assert; any other error ends the process, and the caller takes smaller parts.
+  # tryEval catches throw and assert, and keeps the message to itself.
   careful = value:
     let tried = builtins.tryEval (builtins.deepSeq value value);
     in if tried.success then tried.value else { failed = true; };
 
-  answer = system: names: {
-    inherit system names;
-    images =
-      if names == null then { }
-      else builtins.listToAttrs (map
-        (name: { inherit name; value = (if query.careful then careful else (x: x)) (describe packages.${system}.${name}); })
-        (builtins.filter (selected system) names));
-  };
+  say = answer: builtins.trace (query.mark + builtins.toJSON answer);
+
+  # The names of each system come first. null: the flake has no such system.
+  ofSystem = system:
+    let names = if packages ? ${system} then builtins.attrNames packages.${system} else null;
+    in say { inherit system names; }
+      (map (name: { inherit system name; }) (if names == null then [ ] else builtins.filter (selected system) names));
+  attributes = if query ? attributes then query.attributes else builtins.concatLists (map ofSystem query.systems);
+
+  look = { system, name }:
+    say
+      {
+        attribute = { inherit system name; };
+        found = (if query.careful then careful else (x: x)) (describe packages.${system}.${name});
+      }
+      true;
 in
-map
-  (part: answer part.system
-    (if part ? names then part.names
-    else if packages ? ${part.system} then builtins.attrNames packages.${part.system}
-    else null))
-  query.parts
+builtins.foldl' (_: look) true (builtins.deepSeq attributes attributes)

@@ -61,6 +61,15 @@ func (e *CommandError) Cause() string {
 	return strings.TrimSpace(strings.TrimPrefix(cause, "error:"))
 }
 
+func isCommandError(err error) bool { return errors.As(err, new(*CommandError)) }
+
+// commandMessage is Nix's own message in the *CommandError that err is.
+func commandMessage(err error) string {
+	var c *CommandError
+	errors.As(err, &c)
+	return c.Message()
+}
+
 // command is one run of nix.
 type command struct {
 	program string // instead of nix: nix-store
@@ -69,6 +78,9 @@ type command struct {
 	stderr  io.Writer  // instead of the log
 	files   []*os.File // open in it as 3, 4, ...
 	bare    bool       // without the feature flags, for `nix --version`
+	kill    bool       // when ctx ends, at once: it has nothing to stop or unlock
+	started func(pid int)
+	lines   func(line []byte) bool // gets each line of standard error, and says whether it was meant for it: then nobody else gets it
 }
 
 // maxStderr is how much of the end of standard error an error keeps: an evaluation's trace has a few kilobytes.
@@ -99,17 +111,34 @@ func (n *Nix) run(ctx context.Context, c command) ([]byte, error) {
 		log = c.stderr
 	}
 	cmd.Stderr = io.MultiWriter(&tail, log)
+	var split *lineWriter
+	if c.lines != nil {
+		split = &lineWriter{take: c.lines, rest: cmd.Stderr}
+		cmd.Stderr = split
+	}
 	cmd.SysProcAttr = group()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	ended := make(chan struct{})
 	cmd.Cancel = func() error {
+		if c.kill {
+			return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		}
 		go stop(cmd.Process.Pid, ended)
 		return nil
 	}
 	cmd.WaitDelay = grace
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		if c.started != nil {
+			c.started(cmd.Process.Pid)
+		}
+		err = cmd.Wait()
+	}
 	close(ended)
+	if split != nil {
+		split.flush()
+	}
 	if cmd.Process != nil {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whatever outlived it; the usual answer is that there is nothing
 	}
@@ -168,6 +197,34 @@ var colours = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
 
 // plain removes colours: Nix puts them into messages even when it does not write to a terminal.
 func plain(text string) string { return colours.ReplaceAllString(text, "") }
+
+// lineWriter takes whole lines out of what is written to it.
+type lineWriter struct {
+	take func(line []byte) bool
+	rest io.Writer // gets the lines that take does not want
+	line []byte    // the beginning of one
+}
+
+func (w *lineWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	for {
+		line, after, whole := bytes.Cut(p, []byte("\n"))
+		w.line = append(w.line, line...)
+		if !whole {
+			return n, nil
+		}
+		if !w.take(w.line) {
+			w.rest.Write(append(w.line, '\n')) // a log that fails does not stop Nix
+		}
+		w.line, p = w.line[:0], after
+	}
+}
+
+func (w *lineWriter) flush() {
+	if len(w.line) > 0 {
+		w.rest.Write(w.line)
+	}
+}
 
 // tail keeps the last max bytes that were written to it.
 type tail struct {

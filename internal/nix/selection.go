@@ -61,7 +61,7 @@ func regexOf(text string) string {
 
 func (g glob) has(a attribute) bool {
 	re := regexp.MustCompile("^(?:" + g.re + ")$")
-	return re.MatchString(a.name) || re.MatchString("packages."+a.system+"."+a.name)
+	return re.MatchString(a.Name) || re.MatchString("packages."+a.System+"."+a.Name)
 }
 
 func (s selection) has(a attribute) bool {
@@ -70,10 +70,10 @@ func (s selection) has(a attribute) bool {
 }
 
 // unmatched are the globs that match none of the names.
-func (s selection) unmatched(systems []systemAnswer) []string {
+func (s selection) unmatched(systems []systemNames) []string {
 	var none []string
 	for _, g := range s.in {
-		if !slices.ContainsFunc(systems, func(sys systemAnswer) bool {
+		if !slices.ContainsFunc(systems, func(sys systemNames) bool {
 			return slices.ContainsFunc(sys.Names, func(name string) bool { return g.has(attribute{sys.System, name}) })
 		}) {
 			none = append(none, g.text)
