@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime"
 	"time"
 
 	"github.com/flakeship/flakeship/internal/action"
@@ -76,6 +77,12 @@ func readInputs(env *action.Env, s nix.Settings) (inputs, error) {
 	}
 	in.registry, err = openRegistry(env)
 	bad("see nix-cache-check --help", err)
+
+	for _, system := range in.query.Systems {
+		bad("a Nix system is a processor and a kernel, such as x86_64-linux or aarch64-linux", nix.CheckSystem(system))
+	}
+	in.query.Options, err = evalOptions(env)
+	bad("eval-workers is a number of processes, at least 1; eval-memory is in MiB, at least 256", err)
 	return in, errors.Join(problems...)
 }
 
@@ -96,6 +103,20 @@ func netrc(env *action.Env, installed string) (substituter.Netrc, error) {
 		env.Warnf("the netrc file of the installed Nix is not used: %v", err)
 	}
 	return n, nil
+}
+
+func evalOptions(env *action.Env) (nix.EvalOptions, error) {
+	o := nix.EvalOptions{Workers: runtime.GOMAXPROCS(0), Memory: env.Int("eval-memory")}
+	if env.Text("eval-workers") != "" {
+		o.Workers = env.Int("eval-workers")
+	}
+	switch {
+	case o.Workers < 1:
+		return o, fmt.Errorf("input eval-workers is %d", o.Workers)
+	case o.Memory < 256: // a process that has not begun occupies 40
+		return o, fmt.Errorf("input eval-memory is %d", o.Memory)
+	}
+	return o, nil
 }
 
 // openRegistry returns a client for the inputs' credentials, hosts and certificates.

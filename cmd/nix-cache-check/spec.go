@@ -23,6 +23,8 @@ var spec = action.Spec{
 		{Name: "ca-file", Help: "file with certificates, as PEM, that are trusted for the registry beside the system's"},
 		{Name: "on-cache-error", Kind: action.Choice, Choices: []string{"fail", "build"}, Default: "fail",
 			Help: "what follows when a cache fails and no other serves the image"},
+		{Name: "eval-workers", Kind: action.Int, Help: "Nix processes that evaluate at the same time, at most; one does while more would not pay", Says: "the number of processors"},
+		{Name: "eval-memory", Kind: action.Int, Default: "4096", Help: "MiB for all of them; a process over its share starts again where it was"},
 		{Name: "timeout", Kind: action.Duration, Default: "10m", Help: "longest time for the whole step"},
 	},
 	Outputs: []action.Output{

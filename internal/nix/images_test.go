@@ -187,6 +187,20 @@ func TestFlakesThatDoNotEvaluate(t *testing.T) {
 	})
 }
 
+func TestCheckSystem(t *testing.T) {
+	for _, system := range []string{"x86_64-linux", "aarch64-darwin", "armv7l-linux", "i686-linux", "riscv64-linux", "powerpc64le-linux"} {
+		if err := CheckSystem(system); err != nil {
+			t.Errorf("CheckSystem(%q) = %v", system, err)
+		}
+	}
+	for _, system := range []string{"", "x86_64", "amd64-linux", "x86_64-linux ", "linux-x86_64", "x86_64-Linux"} {
+		var bad *SystemError
+		if err := CheckSystem(system); !errors.As(err, &bad) {
+			t.Errorf("CheckSystem(%q) = %v, want a SystemError", system, err)
+		}
+	}
+}
+
 func TestFlakeWithoutImages(t *testing.T) {
 	n, store := open(t)
 	dir := writeFlake(t, store, `{ outputs = { self }: { lib = { }; }; }`)

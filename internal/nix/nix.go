@@ -75,13 +75,13 @@ func Open(ctx context.Context, o Options) (*Nix, error) {
 	}
 	// Three questions at the same time: a start of nix takes longer than its answer. The name of the second depends on the
 	// answer to the first from 2.20 on; the old name works there as well so far.
-	var banner, storeDir []byte
+	var banner, storeFile []byte
 	var bannerErr, storeErr error
 	var wg sync.WaitGroup
 	wg.Go(func() { banner, bannerErr = n.run(ctx, command{args: []string{"--version"}, bare: true}) })
 	// The store's folder is no setting that could be read: it may be compiled in.
 	wg.Go(func() {
-		storeDir, storeErr = n.run(ctx, command{args: []string{"eval", "--raw", "--expr", "builtins.storeDir"}})
+		storeFile, storeErr = n.run(ctx, command{program: "nix-store", args: []string{"--print-fixed-path", "sha256", strings.Repeat("0", 64), "x"}})
 	})
 	old := Version{}.showConfig()
 	text, err := n.run(ctx, command{args: append(old, "--json"), stderr: io.Discard})
@@ -102,7 +102,7 @@ func Open(ctx context.Context, o Options) (*Nix, error) {
 		return nil, err
 	}
 	n.Settings, err = parseSettings(text, n.getenv)
-	n.Settings.StoreDir = strings.TrimSpace(string(storeDir))
+	n.Settings.StoreDir = filepath.Dir(strings.TrimSpace(string(storeFile)))
 	if err == nil && o.Netrc != "" {
 		n.netrc, err = filepath.Abs(o.Netrc) // Nix may run in another folder
 		n.Settings.NetrcFile = n.netrc

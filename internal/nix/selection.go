@@ -92,3 +92,24 @@ func regexes(globs []glob) []string {
 	}
 	return list
 }
+
+// SystemError is a text that is no Nix system.
+type SystemError struct{ System string }
+
+func (e *SystemError) Error() string {
+	return fmt.Sprintf("system %q is none that Nix builds for", e.System)
+}
+
+// systems are those that Nix names: a processor of these, and a kernel.
+var systems = regexp.MustCompile(`^(x86_64|i686|aarch64|armv[567][a-z]*|riscv(32|64)|powerpc(64(le)?)?|s390x?|mips(64)?(el)?|loongarch64|wasm(32|64))-` +
+	`(linux|darwin|freebsd|openbsd|netbsd|cygwin|windows|wasi|none)$`)
+
+// CheckSystem says whether anybody could build for a system.
+//
+// Errors: *SystemError.
+func CheckSystem(system string) error {
+	if systems.MatchString(system) {
+		return nil
+	}
+	return &SystemError{system}
+}
