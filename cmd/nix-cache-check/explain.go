@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -114,10 +115,10 @@ func explain(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	if f := explainNix(err); f != nil {
+	if f := explainCache(err); f != nil { // before Nix, which is asked for some of them
 		return f
 	}
-	if f := explainCache(err); f != nil {
+	if f := explainNix(err); f != nil {
 		return f
 	}
 	if f := explainRegistry(err); f != nil {
@@ -166,8 +167,14 @@ func explainCache(err error) *action.Failure {
 		status  *substituter.StatusError
 		request *substituter.RequestError
 		corrupt *substituter.CorruptError
+		remote  *substituter.StoreError
 	)
 	switch {
+	case errors.As(err, &remote) && strings.Contains(err.Error(), "don't know how to open"):
+		return action.Fail(action.BadInput, err, "give URLs that the installed Nix knows in the input substituters")
+	case errors.As(err, &remote):
+		return action.Fail(action.Failed, err, "nix path-info --store '%s' says more on the runner; a host asked by ssh has to be known and let the runner in without a password; %s",
+			remote.Store, policy)
 	case errors.As(err, &store):
 		return action.Fail(action.BadInput, err, "leave this cache out of the input substituters: nothing in it fits")
 	case errors.As(err, &denied) && denied.Status == 407:

@@ -21,17 +21,17 @@ import (
 type inputs struct {
 	query        nix.Query
 	substituters []string
-	keys         []narinfo.PublicKey
-	netrc        substituter.Netrc
-	storeDir     storepath.Dir
+	caches       substituter.Options
 	prefix       string // of the registry; empty: it is not asked
 	registry     *registry.Client
 	buildOnError bool
 }
 
 // readInputs checks what was given, and what Nix is set up with in its place. Every problem is reported, before anything is asked.
-func readInputs(env *action.Env, s nix.Settings) (inputs, error) {
+func readInputs(env *action.Env, n *nix.Nix) (inputs, error) {
+	s := n.Settings
 	in := inputs{
+		caches:       substituter.Options{VerifyNARs: env.Bool("verify-nars"), Ask: n.PathInfo, UserAgent: userAgent(), Warnf: env.Warnf, Debugf: env.Debugf},
 		query:        nix.Query{Flake: env.Text("flake"), Systems: env.List("systems"), Attributes: env.List("attributes")},
 		buildOnError: env.Text("on-cache-error") == "build",
 	}
@@ -49,7 +49,7 @@ func readInputs(env *action.Env, s nix.Settings) (inputs, error) {
 		in.substituters = s.Substituters
 		hint = "this is a substituter of the installed Nix; name the caches to ask in the input substituters"
 	}
-	for _, err := range action.Split(substituter.Validate(in.substituters)) {
+	for _, err := range action.Split(substituter.Validate(in.substituters, in.caches)) {
 		bad(hint, err)
 	}
 
@@ -60,13 +60,14 @@ func readInputs(env *action.Env, s nix.Settings) (inputs, error) {
 	for _, text := range keys {
 		key, err := narinfo.ParsePublicKey(text)
 		bad(hint, err)
-		in.keys = append(in.keys, key)
+		in.caches.Keys = append(in.caches.Keys, key)
 	}
 
-	in.netrc, err = netrc(env, s.NetrcFile)
+	in.caches.Netrc, err = netrc(env, s.NetrcFile)
 	bad("the input netrc-file is the path of a file with lines like: machine cache.example.org login ci password ...", err)
 
-	in.storeDir, err = storepath.ParseDir(s.StoreDir)
+	in.caches.CertFile = certificates(env, s.CertFile)
+	in.caches.StoreDir, err = storepath.ParseDir(s.StoreDir)
 	bad("the installed Nix reports no usable store directory", err)
 
 	if given := env.Text("registry"); given != "" {
@@ -84,6 +85,21 @@ func readInputs(env *action.Env, s nix.Settings) (inputs, error) {
 	in.query.Options, err = evalOptions(env)
 	bad("eval-workers is a number of processes, at least 1; eval-memory is in MiB, at least 256", err)
 	return in, errors.Join(problems...)
+}
+
+// systemCertificates is where Debian and many others keep them, and what current versions of Nix name by default.
+const systemCertificates = "/etc/ssl/certs/ca-certificates.crt"
+
+// certificates is the file Nix was told to trust, or nothing when the system's own are all there is.
+func certificates(env *action.Env, file string) string {
+	if file == "" || file == systemCertificates {
+		return ""
+	}
+	if _, err := transport.Certificates(file); err != nil {
+		env.Warnf("the certificates of the installed Nix are not used: %v", err)
+		return ""
+	}
+	return file
 }
 
 // netrc reads the file that was given, or else the one Nix has, which need not exist and may be root's alone.

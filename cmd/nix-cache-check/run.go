@@ -23,20 +23,22 @@ func run(ctx context.Context, env *action.Env) error {
 	if err != nil {
 		return explain(err)
 	}
-	in, err := readInputs(env, n.Settings)
+	in, err := readInputs(env, n)
 	if err != nil {
 		return err
 	}
-	caches := open(ctx, env, in) // their answers arrive while Nix evaluates
+	evaluation, stopEvaluation := context.WithCancel(ctx)
+	defer stopEvaluation()
+	caches := open(ctx, in, stopEvaluation) // their answers arrive while Nix evaluates
 
-	found, err := n.Images(ctx, in.query)
+	found, err := n.Images(evaluation, in.query)
 	log.Close()
-	if err := evaluated(env, found, err); err != nil {
-		return err
-	}
 	set, cacheErr := caches()
 	if cacheErr != nil {
 		return explainAll(cacheErr)
+	}
+	if err := evaluated(env, found, err); err != nil {
+		return err
 	}
 
 	plan := &handoff.Plan{
@@ -44,12 +46,12 @@ func run(ctx context.Context, env *action.Env) error {
 		Flake:             found.Flake,
 		NixVersion:        n.Version.String(),
 		Substituters:      set.Caches(),
-		TrustedPublicKeys: publicKeys(in.keys),
+		TrustedPublicKeys: publicKeys(in.caches.Keys),
 		Registry:          in.prefix,
 	}
 	rows := newRows(found, err)
 	askRegistry(ctx, in.registry, in.prefix, rows)
-	askCaches(ctx, set, in.storeDir, rows)
+	askCaches(ctx, set, in.caches.StoreDir, rows)
 	for _, r := range rows {
 		r.decide(in.buildOnError && ctx.Err() == nil)
 		plan.Images = append(plan.Images, r.PlannedImage)
@@ -78,21 +80,17 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// open opens the caches in the background; the function it returns waits for them.
-func open(ctx context.Context, env *action.Env, in inputs) func() (*substituter.Set, error) {
+// open opens the caches in the background; the function it returns waits for them. A cache that is of no use here ends the step,
+// and failed is called before that is asked for.
+func open(ctx context.Context, in inputs, failed func()) func() (*substituter.Set, error) {
 	var set *substituter.Set
 	var err error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		set, err = substituter.Open(ctx, in.substituters, substituter.Options{
-			StoreDir:  in.storeDir,
-			Keys:      in.keys,
-			Netrc:     in.netrc,
-			UserAgent: userAgent(),
-			Warnf:     env.Warnf,
-			Debugf:    env.Debugf,
-		})
+		if set, err = substituter.Open(ctx, in.substituters, in.caches); err != nil {
+			failed()
+		}
 	}()
 	return func() (*substituter.Set, error) {
 		<-done

@@ -10,7 +10,7 @@ var spec = action.Spec{
 		{Name: "attributes", Kind: action.List, Help: "names of packages, or globs; `!glob` excludes", Example: "api\n!*-debug",
 			Says: "every derivation under `packages.<system>` that is a container image"},
 		{Name: "systems", Kind: action.List, Help: "Nix systems to look at", Example: "x86_64-linux", Says: "the runner's"},
-		{Name: "substituters", Kind: action.List, Help: "cache URLs in order: https, http, file", Example: "https://cache.example.org",
+		{Name: "substituters", Kind: action.List, Help: "cache URLs in order: https, http, file, s3; ssh-ng and other stores through the installed Nix", Example: "https://cache.example.org",
 			Says: "those of the installed Nix"},
 		{Name: "trusted-public-keys", Kind: action.List, Help: "keys whose signatures are trusted, as name:base64", Example: "cache.example.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=",
 			Says: "those of the installed Nix"},
@@ -25,6 +25,7 @@ var spec = action.Spec{
 			Help: "what follows when a cache fails and no other serves the image"},
 		{Name: "eval-workers", Kind: action.Int, Help: "Nix processes that evaluate at the same time, at most; one does while more would not pay", Says: "the number of processors"},
 		{Name: "eval-memory", Kind: action.Int, Default: "4096", Help: "MiB for all of them; a process over its share starts again where it was"},
+		{Name: "verify-nars", Kind: action.Bool, Default: "false", Help: "also ask whether the NAR behind each narinfo is there, one request more per path"},
 		{Name: "timeout", Kind: action.Duration, Default: "10m", Help: "longest time for the whole step"},
 	},
 	Outputs: []action.Output{

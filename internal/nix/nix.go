@@ -50,6 +50,7 @@ type Settings struct {
 	Substituters      []string // cache URLs, in order
 	TrustedPublicKeys []string // name:base64
 	NetrcFile         string
+	CertFile          string // certificates trusted for https, as PEM; empty: the system's
 	System            string // e.g. x86_64-linux
 	StoreDir          string // logical: /nix/store
 	StoreRoot         string // prefix of the physical path, for a chroot store; empty: none
@@ -148,7 +149,12 @@ func parseSettings(text []byte, getenv func(string) string) (Settings, error) {
 		}
 		return items
 	}
+	certFile := one("ssl-cert-file") // a setting since 2.20, an environment variable before
+	if certFile == "" {
+		certFile = getenv("NIX_SSL_CERT_FILE")
+	}
 	return Settings{
+		CertFile:          certFile,
 		Substituters:      list("substituters"),
 		TrustedPublicKeys: list("trusted-public-keys"),
 		NetrcFile:         one("netrc-file"),

@@ -17,8 +17,14 @@ import (
 // still are no burden for a cache that serves files.
 const connections = 64
 
-// politeConnections is for a cache that says it does not want to be asked for many paths.
-const politeConnections = 25
+// Caches say whether they want to be asked for many paths at a time; most do not say.
+const (
+	eagerConnections  = 128
+	politeConnections = 25
+)
+
+// folderReaders is for a cache on disk, which more readers do not make faster.
+const folderReaders = 8
 
 // giveUp is how many lookups in a row have to fail for the cache to count as down. What is asked afterwards gets the last error
 // at once: a cache that hangs must not cost its time limit for each of a thousand paths.
@@ -41,6 +47,7 @@ var errNotFound = errors.New("not in the cache")
 type found struct {
 	info *narinfo.NarInfo
 	err  error
+	nar  error // why its NAR cannot be had, when that was looked for
 }
 
 // cache is one member of a Set.
@@ -60,8 +67,8 @@ type cache struct {
 // Validate returns the errors Open would for URLs that cannot be used, and asks nobody.
 //
 // Errors, all at once: *URLError.
-func Validate(urls []string) error {
-	_, err := parseAll(urls, clients{}, Options{})
+func Validate(urls []string, o Options) error {
+	_, err := parseAll(urls, clients{}, o)
 	return err
 }
 
@@ -99,36 +106,69 @@ func parse(text string, over clients, o Options) (*cache, error) {
 		switch key {
 		case "trusted":
 			c.trusted = value == "1" || value == "true"
+		case "compression":
+			c.compression = value
 		case "priority":
 			if c.priority, err = strconv.Atoi(value); err != nil {
 				return fail("its priority is no number")
 			}
 			c.fixed = true
-		case "compression":
-			c.compression = value
 		}
 	}
 	user := u.User
 	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	c.name = u.String()
-	switch u.Scheme {
+	scheme := u.Scheme
+	if scheme == "" && (u.Path == "local" || u.Path == "daemon" || u.Path == "auto") {
+		scheme = u.Path // what Nix calls the stores of this machine
+	}
+	switch scheme {
 	case "http", "https":
 		if u.Host == "" {
 			return fail("it names no host")
 		}
-		c.source = &httpSource{client: over.small, bulk: over.bulk, base: u, user: o.Netrc.credentials(u.Hostname(), user), dir: o.StoreDir, warnf: o.Warnf}
+		c.source = &fileSource{&web{clients: over, base: u, user: o.Netrc.credentials(u.Hostname(), user), name: c.name, warnf: o.Warnf}, o.StoreDir}
 	case "file":
 		if u.Host != "" || !filepath.IsAbs(u.Path) {
 			return fail("it is no absolute path; write file:///path")
 		}
-		c.source = &fileSource{folder: u.Path, dir: o.StoreDir}
+		c.source = &fileSource{onDisk{u.Path}, o.StoreDir}
+		c.parallel = folderReaders
+	case "s3":
+		bucket, reason := parseBucket(u, params, o, over)
+		if reason != "" {
+			return fail(reason)
+		}
+		c.name = named(u, params) // Nix, which is to fetch from there, does not find it without them
+		bucket.name = c.name
+		c.source = &fileSource{bucket, o.StoreDir}
 	case "":
 		return fail("it has no scheme such as https://")
 	default:
-		return fail("caches of scheme " + u.Scheme + " are not among those that can be asked: https, http, file")
+		if o.Ask == nil {
+			return fail("caches of scheme " + scheme + " are not among those that can be asked: https, http, file, s3")
+		}
+		if user != nil {
+			u.User = url.User(user.Username()) // that of the other machine
+		}
+		c.name = named(u, params)
+		c.source = &storeSource{url: c.name, ask: o.Ask, known: map[storepath.Path]*narinfo.NarInfo{}}
 	}
 	return c, nil
+}
+
+// named is a URL with its parameters, but those that say what we do with the cache.
+func named(u *url.URL, params url.Values) string {
+	kept := url.Values{}
+	for key, values := range params {
+		if key != "priority" && key != "trusted" && key != "compression" {
+			kept[key] = values
+		}
+	}
+	full := *u
+	full.RawQuery = kept.Encode()
+	return full.String()
 }
 
 // open reads the cache's nix-cache-info.
@@ -155,8 +195,8 @@ func (c *cache) open(ctx context.Context, o Options) {
 	if !c.fixed {
 		c.priority = info.priority
 	}
-	if info.refusesMass {
-		c.parallel = politeConnections
+	if c.parallel == connections {
+		c.parallel = info.connections()
 	}
 }
 
@@ -179,24 +219,59 @@ func (c *cache) lookup(ctx context.Context, paths []storepath.Path, answers []fo
 		}
 		return
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	ctx, report, stop := c.watch(ctx)
+	defer stop()
+	c.source.lookup(ctx, paths, c.parallel, func(i int, f found) {
+		answers[i] = f
+		report(f.err)
+	})
+}
+
+// watch returns a context that ends when the cache counts as down, which is found out from the errors, or nil, reported by any
+// goroutine: for what is in flight then, and what was not asked yet, the answer is the same.
+func (c *cache) watch(ctx context.Context) (watched context.Context, report func(error), stop func()) {
+	watched, end := context.WithCancelCause(ctx)
 	var mu sync.Mutex
 	failed := 0
-	c.source.lookup(ctx, paths, c.parallel, func(i int, f found) {
+	return watched, func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		answers[i] = f
 		switch {
-		case !fails(f.err):
+		case !fails(err):
 			failed = 0
-		case ctx.Err() == nil:
+		case watched.Err() == nil:
 			failed++
-			if denied := new(DeniedError); failed >= giveUp || errors.As(f.err, &denied) {
-				c.down = f.err
-				stop(f.err) // for what is in flight and what was not asked yet, the answer is the same
+			if denied := new(DeniedError); failed >= giveUp || errors.As(err, &denied) {
+				c.down = err
+				end(err)
 			}
 		}
+	}, func() { end(nil) }
+}
+
+// lookForNARs asks whether the NARs of answers are there. Stores that are not made of files have what they say they have.
+func (c *cache) lookForNARs(ctx context.Context, paths []storepath.Path, answers []found) {
+	files, ok := c.source.(*fileSource)
+	if !ok {
+		return
+	}
+	var asked []int
+	for i, a := range answers {
+		if a.info != nil && a.info.StorePath == paths[i] {
+			asked = append(asked, i)
+		}
+	}
+	ctx, report, stop := c.watch(ctx)
+	defer stop()
+	each(ctx, len(asked), c.parallel, func(i int, f found) {
+		answers[asked[i]].nar = f.err
+		report(f.err)
+	}, func(i int) found {
+		there, err := files.has(ctx, answers[asked[i]].info.URL)
+		if err == nil && !there {
+			err = errNotFound
+		}
+		return found{err: err}
 	})
 }
 

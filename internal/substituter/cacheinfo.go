@@ -8,9 +8,9 @@ import (
 
 // cacheInfo is what nix-cache-info says.
 type cacheInfo struct {
-	storeDir    string // empty: not said
-	priority    int    // lower is asked first; 0 when not said, as for Nix
-	refusesMass bool   // WantMassQuery: 0
+	storeDir  string // empty: not said
+	priority  int    // lower is asked first; 0 when not said, as for Nix
+	massQuery string // 1: it wants to be asked for many paths at a time; 0: it does not; empty: not said
 }
 
 // parseCacheInfo reads nix-cache-info as leniently as Nix: unknown keys, lines without colon and numbers that are none are passed
@@ -28,7 +28,7 @@ func parseCacheInfo(text string) (cacheInfo, error) {
 		case "StoreDir":
 			info.storeDir = value
 		case "WantMassQuery":
-			info.refusesMass = value == "0"
+			info.massQuery = value
 		case "Priority":
 			if n, err := strconv.Atoi(value); err == nil {
 				info.priority = n
@@ -42,4 +42,15 @@ func parseCacheInfo(text string) (cacheInfo, error) {
 		return info, errors.New("it has none of StoreDir, WantMassQuery, Priority, so this is no binary cache")
 	}
 	return info, nil
+}
+
+// connections is how many requests a cache gets at the same time.
+func (i cacheInfo) connections() int {
+	switch i.massQuery {
+	case "0":
+		return politeConnections
+	case "1":
+		return eagerConnections
+	}
+	return connections
 }

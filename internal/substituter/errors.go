@@ -87,6 +87,15 @@ type CorruptError struct {
 func (e *CorruptError) Error() string { return fmt.Sprintf("%s: %v", e.URL, e.Err) }
 func (e *CorruptError) Unwrap() error { return e.Err }
 
+// StoreError is a store behind the installed Nix that could not be asked.
+type StoreError struct {
+	Store string
+	Err   error
+}
+
+func (e *StoreError) Error() string { return fmt.Sprintf("ask %s: %v", e.Store, e.Err) }
+func (e *StoreError) Unwrap() error { return e.Err }
+
 var userinfo = regexp.MustCompile(`//[^/]*@`)
 
 // redactText is for URLs that cannot even be parsed.

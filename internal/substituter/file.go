@@ -3,60 +3,97 @@ package substituter
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
-
-	"github.com/flakeship/flakeship/internal/narinfo"
-	"github.com/flakeship/flakeship/internal/storepath"
 )
 
-// fileSource is a cache in a folder, as `nix copy --to file:///...` makes it.
-type fileSource struct {
-	folder string
-	dir    storepath.Dir
-}
+// onDisk is a cache in a folder, as `nix copy --to file:///...` makes it.
+type onDisk struct{ path string }
 
-func (s *fileSource) cacheInfo(context.Context) (string, error) { return s.read("nix-cache-info") }
+func (d onDisk) url(name string) string { return "file://" + d.path + "/" + name }
 
-func (s *fileSource) lookup(ctx context.Context, paths []storepath.Path, parallel int, answer func(int, found)) {
-	each(ctx, len(paths), min(parallel, 8), answer, func(i int) found { // more readers do not make a disk faster
-		name := paths[i].Hash() + ".narinfo"
-		text, err := s.read(name)
-		if err != nil {
-			return found{err: err}
-		}
-		n, err := narinfo.Parse(text, s.dir)
-		if err != nil {
-			return found{err: &CorruptError{s.url(name), err}}
-		}
-		return found{info: n}
-	})
-}
-
-func (s *fileSource) url(name string) string { return "file://" + s.folder + "/" + name }
-
-// read reads a small file. Errors: errNotFound, *RequestError, *CorruptError.
-func (s *fileSource) read(name string) (string, error) {
-	f, err := os.Open(filepath.Join(s.folder, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", errNotFound
-	}
-	var b []byte
-	if err == nil {
-		defer f.Close()
-		b, err = io.ReadAll(io.LimitReader(f, narinfo.MaxSize+1))
-	}
+func (d onDisk) read(ctx context.Context, name string, limit int64) ([]byte, error) {
+	file, err := d.open(ctx, name)
 	if err != nil {
-		if wrapped := new(fs.PathError); errors.As(err, &wrapped) {
-			err = wrapped.Err
-		}
-		return "", &RequestError{URL: s.url(name), Err: err}
+		return nil, err
 	}
-	if len(b) > narinfo.MaxSize {
-		return "", &CorruptError{s.url(name), fmt.Errorf("longer than %d KiB", narinfo.MaxSize>>10)}
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err != nil {
+		return nil, d.failure(http.MethodGet, name, err)
 	}
-	return string(b), nil
+	if int64(len(b)) > limit {
+		return nil, tooLong(d.url(name), limit)
+	}
+	return b, nil
+}
+
+func (d onDisk) open(_ context.Context, name string) (io.ReadCloser, error) {
+	path, err := d.file(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, d.failure(http.MethodGet, name, err)
+	}
+	return f, nil
+}
+
+func (d onDisk) has(_ context.Context, name string) (bool, error) {
+	path, err := d.file(name)
+	if err != nil {
+		return false, err
+	}
+	_, err = os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, d.failure(http.MethodHead, name, err)
+}
+
+func (d onDisk) put(_ context.Context, name string, b *body) error {
+	path, err := d.file(name)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return d.failure(http.MethodPut, name, err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".flakeship-*")
+	if err != nil {
+		return d.failure(http.MethodPut, name, err)
+	}
+	defer os.Remove(f.Name()) // fails once it is renamed
+	_, err = io.Copy(f, io.NewSectionReader(b, 0, b.size))
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return d.failure(http.MethodPut, name, err)
+}
+
+// file is where a file of the cache is. A narinfo cannot lead to another one.
+func (d onDisk) file(name string) (string, error) {
+	local := filepath.FromSlash(name)
+	if !filepath.IsLocal(local) {
+		return "", &CorruptError{d.url(name), errOutside}
+	}
+	return filepath.Join(d.path, local), nil
+}
+
+// failure gives an error of the file system the form that other caches' have.
+func (d onDisk) failure(method, name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist) && method != http.MethodPut:
+		return errNotFound
+	}
+	if wrapped := new(fs.PathError); errors.As(err, &wrapped) {
+		err = wrapped.Err // its text repeats the path
+	}
+	return &RequestError{method, d.url(name), err}
 }

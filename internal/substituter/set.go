@@ -6,6 +6,7 @@ package substituter
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,6 +26,10 @@ type Options struct {
 	Netrc     Netrc               // credentials of http caches, by host
 	UserAgent string
 	Timeout   time.Duration // of one request to an http cache, body included; default 15 s
+	CertFile  string        // certificates trusted beside the system's; empty: none
+	Ask       AskStore      // asks stores that are no binary caches; nil: those cannot be used
+	// VerifyNARs also asks whether the NAR behind each narinfo is there, where a cache has files: one request more per path.
+	VerifyNARs bool
 
 	// Warnf is told what a person should know and what makes no error; Debugf of each request. nil: nobody is told.
 	// Both may be called from several goroutines.
@@ -34,9 +39,10 @@ type Options struct {
 // Set is an ordered set of caches and what they have answered so far. Its methods may be called from several goroutines,
 // one waits for the other.
 type Set struct {
-	dir    storepath.Dir
-	keys   []narinfo.PublicKey
-	caches []*cache // by priority
+	dir        storepath.Dir
+	keys       []narinfo.PublicKey
+	verifyNARs bool
+	caches     []*cache // by priority
 
 	mu      sync.Mutex
 	entries map[storepath.Path]*entry
@@ -71,6 +77,9 @@ func (o Options) withDefaults() Options {
 	if o.Warnf == nil {
 		o.Warnf = func(string, ...any) {}
 	}
+	if o.Debugf == nil {
+		o.Debugf = func(string, ...any) {}
+	}
 	return o
 }
 
@@ -80,22 +89,33 @@ type clients struct {
 	bulk  *http.Client // for NARs: how long one takes is the caller's affair
 }
 
-func newClients(o Options) clients {
-	base := transport.Pool(connections)
+func newClients(o Options) (clients, error) {
+	base := transport.Pool(eagerConnections)
+	if o.CertFile != "" {
+		certificates, err := transport.Certificates(o.CertFile)
+		if err != nil {
+			return clients{}, err
+		}
+		base.TLSClientConfig = &tls.Config{RootCAs: certificates}
+	}
 	t := transport.Options{UserAgent: o.UserAgent, Base: base, Debugf: o.Debugf}
 	bulk := &http.Client{Transport: transport.New(t)}
 	t.Timeout, t.Buffer = o.Timeout, narinfo.MaxSize+1
-	return clients{&http.Client{Transport: transport.New(t)}, bulk}
+	return clients{&http.Client{Transport: transport.New(t)}, bulk}, nil
 }
 
 // Open reads the caches' nix-cache-info, all at the same time, and puts the caches in order: by priority, lowest first, and
 // as given among equals. A cache named twice is asked once. A cache that cannot be read is part of the set; each path's
 // answer from it is that error.
 //
-// Errors, all at once: *URLError, *StoreDirError.
+// Errors, all at once: *URLError, *StoreDirError; others when CertFile cannot be read.
 func Open(ctx context.Context, urls []string, o Options) (*Set, error) {
 	o = o.withDefaults()
-	caches, err := parseAll(urls, newClients(o), o)
+	over, err := newClients(o)
+	if err != nil {
+		return nil, err
+	}
+	caches, err := parseAll(urls, over, o)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +128,7 @@ func Open(ctx context.Context, urls []string, o Options) (*Set, error) {
 		return nil, err
 	}
 	slices.SortStableFunc(caches, func(a, b *cache) int { return a.priority - b.priority })
-	return &Set{dir: o.StoreDir, keys: o.Keys, caches: caches, entries: map[storepath.Path]*entry{}}, nil
+	return &Set{dir: o.StoreDir, keys: o.Keys, verifyNARs: o.VerifyNARs, caches: caches, entries: map[storepath.Path]*entry{}}, nil
 }
 
 // Caches returns the caches' names in the order in which they are asked: their URLs, without credentials.
@@ -165,6 +185,9 @@ func (s *Set) ask(ctx context.Context, paths []storepath.Path) {
 		}
 		answers := make([]found, len(paths))
 		c.lookup(ctx, paths, answers)
+		if s.verifyNARs {
+			c.lookForNARs(ctx, paths, answers)
+		}
 		var open []storepath.Path
 		for j, p := range paths {
 			if !s.record(s.entries[p], p, i, answers[j]) {
@@ -201,6 +224,14 @@ func (s *Set) record(e *entry, p storepath.Path, i int, f found) bool {
 		by = "proven by its content address"
 	default:
 		by = "signed by " + by
+	}
+	switch {
+	case f.nar == errNotFound:
+		e.answers = append(e.answers, answer{missing: fmt.Sprintf("its narinfo is there, but its NAR, %s, is not", n.URL)})
+		return false
+	case f.nar != nil:
+		e.answers = append(e.answers, answer{err: f.nar})
+		return false
 	}
 	e.answers = append(e.answers, answer{by: by})
 	e.served = i

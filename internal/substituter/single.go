@@ -22,7 +22,7 @@ func (s *Set) File(ctx context.Context, p storepath.Path, limit int64) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	from, ok := at.source.(store)
+	from, ok := at.source.(*fileSource)
 	if !ok {
 		return nil, fmt.Errorf("single files cannot be read from %s", at.name)
 	}
