@@ -26,6 +26,7 @@ func run(ctx context.Context, env *action.Env) error {
 	}
 	result := &handoff.BuildResult{
 		Header: handoff.Header{Commit: in.plan.Commit, Previous: []string{in.plan.Digest}},
+		Flake:  &in.plan.Flake,
 		Store:  handoff.Store{Dir: in.storeDir()},
 		Shard:  in.shard,
 	}
@@ -42,6 +43,9 @@ func run(ctx context.Context, env *action.Env) error {
 		built, err = build(ctx, env, n, in, targets)
 		keep(ctx, env, n, in, built)
 		result.Images = merge(in.plan.Images, built)
+		if err == nil {
+			err = writeClosures(ctx, env, n, result)
+		}
 		if err == nil && in.copyTo != nil {
 			result.CopyTo = nix.Redacted(in.copyTo)
 			err = copyImages(ctx, env, n, in, result)

@@ -17,6 +17,7 @@ var spec = action.Spec{
 		{Name: "cores", Kind: action.Int, Help: "cores one builder may use; 0: all", Says: "those of the installed Nix"},
 		{Name: "keep-going", Kind: action.Bool, Default: "true", Help: "build the others when one fails"},
 		{Name: "log-lines", Kind: action.Int, Default: "40", Help: "last lines of a failed builder's output to show and keep"},
+		{Name: "attest", Kind: action.List, Help: "what push-images attests of each image: `provenance`, `sbom`; for the latter closures are written down when they are built", Example: "provenance\nsbom", Says: "nothing"},
 		{Name: "timeout", Kind: action.Duration, Default: "2h", Help: "longest time for the whole step"},
 		{Name: "copy-timeout", Kind: action.Duration, Default: "15m", Help: "longest time for the copy to the cache"},
 	},

@@ -61,8 +61,11 @@ func kind(err *push.ImageError) string {
 		status      *registry.StatusError
 		missing     *push.MissingError
 		stale       *push.StaleError
+		unsigned    *unsignedError
 	)
 	switch {
+	case errors.As(err, &unsigned):
+		return "unsigned"
 	case errors.As(err, &denied):
 		return fmt.Sprint("denied ", denied.Status)
 	case errors.As(err, &unreachable):
@@ -103,6 +106,7 @@ func explain(env *action.Env, err error) error {
 		no       *image.NotImageError
 		digest   *image.DigestError
 		document *handoff.DocumentError
+		unsigned *unsignedError
 	)
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &done):
@@ -111,6 +115,8 @@ func explain(env *action.Env, err error) error {
 		return explainDocument(err, document)
 	case errors.As(err, &bad):
 		return action.Fail(action.BadInput, err, "an image's name is a repository below the prefix, in lower case; see the flake's imageName and imageTag, and the input tags")
+	case errors.As(err, &unsigned):
+		return action.Fail(action.Conflict, err, "run nix-cache-check once without registry: then the image is built or fetched, and what is checked is signed")
 	case errors.As(err, &tag):
 		return action.Fail(action.Conflict, err, "the registry keeps this tag from moving; leave it out of the input tags, or let it move")
 	case errors.As(err, &stale):

@@ -103,6 +103,16 @@ func readInputs(env *action.Env) (inputs, error) {
 	if len(in.missing) > 0 {
 		o.Tags = nil // as when an image fails: what a tag like main stands for is a whole plan
 	}
+	o.Annotations, err = annotations(env, names)
+	bad(err, "an annotation is key=value, such as org.opencontainers.image.source=https://git.example.org/team/shop")
+	if len(o.Annotations) > 0 && o.Format == push.Docker {
+		bad(errors.New("input annotations: manifests of the format docker have none"), "leave the input annotations out, or the input format")
+	}
+	attester, err := readAttester(env, results)
+	bad(err, "attest takes provenance and sbom; a key is what cosign generate-key-pair writes, with its password in COSIGN_PASSWORD, or an ECDSA key as PKCS #8 in PEM form")
+	if attester != nil {
+		o.Attach, o.Check = attester.attachments, attester.key != nil
+	}
 	o.Temp = env.Getenv("RUNNER_TEMP")
 	o.Debugf = env.Debugf
 	o.Client, err = in.openRegistry(env)

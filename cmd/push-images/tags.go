@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flakeship/flakeship/internal/action"
@@ -61,3 +62,31 @@ func tagOf(branch string) string {
 	}
 	return tag[:min(len(tag), 128)]
 }
+
+// annotations reads the annotations that manifests are to have.
+func annotations(env *action.Env, names template) (map[string]string, error) {
+	var lines []string
+	for _, item := range env.List("annotations") {
+		if n := len(lines); n > 0 && !strings.Contains(env.Text("annotations"), "\n") && !annotationKey.MatchString(item) {
+			lines[n-1] += ", " + item // a single line has commas between annotations, and inside of them
+			continue
+		}
+		lines = append(lines, item)
+	}
+	lines, err := names.expand("annotations", lines)
+	if err != nil || len(lines) == 0 {
+		return nil, err
+	}
+	all := map[string]string{}
+	for _, line := range lines {
+		key, value, ok := strings.Cut(line, "=")
+		if key = strings.TrimSpace(key); !ok || key == "" {
+			return nil, fmt.Errorf("input annotations: %q", line)
+		}
+		all[key] = strings.TrimSpace(value)
+	}
+	return all, nil
+}
+
+// annotationKey begins an annotation.
+var annotationKey = regexp.MustCompile(`^[a-zA-Z0-9._/-]+=`)

@@ -62,6 +62,21 @@ func Act(ctx context.Context, progress io.Writer) (string, error) {
 	}.build(ctx, progress)
 }
 
+// Cosign returns the path of cosign, which verifies signatures, making it first
+// when its version changed.
+func Cosign(ctx context.Context, progress io.Writer) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	return program{
+		name: "cosign", title: "cosign",
+		dir: filepath.Join(root, "cosign"), pkg: "github.com/sigstore/cosign/v3/cmd/cosign",
+		sources: []string{"go.mod", "go.sum"},
+		ldflags: "-s -w",
+	}.build(ctx, progress)
+}
+
 // Root is the folder of the e2e module, found from the working directory: it
 // is that folder, above it, or the e2e folder of one above.
 func Root() (string, error) {

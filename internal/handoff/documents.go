@@ -50,6 +50,17 @@ type Flake struct {
 	Ref    string `json:"ref"`              // as the user gave it
 	Locked string `json:"locked,omitempty"` // the same source, pinned; empty for a dirty tree
 	Dirty  bool   `json:"dirty,omitempty"`  // built from uncommitted files
+
+	NarHash string       `json:"narHash,omitempty"` // of the source, as sha256-…; empty when Nix does not say
+	Inputs  []FlakeInput `json:"inputs,omitempty"`  // what flake.lock pins, sorted by name
+}
+
+// FlakeInput is one source that a flake.lock pins.
+type FlakeInput struct {
+	Name    string `json:"name"`              // of the node in flake.lock
+	URI     string `json:"uri"`               // where it comes from, pinned
+	Rev     string `json:"rev,omitempty"`     // its revision, 40 hex digits; empty: it is no git tree
+	NarHash string `json:"narHash,omitempty"` // of its content, as sha256-…
 }
 
 // PlannedImage is one image derivation and the verdict on it.
@@ -101,11 +112,16 @@ const (
 // BuildResult is what nix-build-images made: where each image is on this machine.
 type BuildResult struct {
 	Header
+	Flake  *Flake       `json:"flake,omitempty"`  // as in the plan
 	Store  Store        `json:"store"`            // where its paths are
 	CopyTo string       `json:"copyTo,omitempty"` // cache the closures were copied to, without credentials
 	Shard  int          `json:"shard,omitempty"`  // the part of the plan this is, from 1; left out: all of it
 	Shards int          `json:"shards,omitempty"` // parts the plan has, when more than one
 	Images []BuiltImage `json:"images"`           // those of the part, sorted by name, then system
+
+	// Closures is the path of a file that lists the store paths images are made of, for push-images to attest them; empty: they
+	// were not asked for. See StorePath.
+	Closures string `json:"closures,omitempty"`
 }
 
 func (*BuildResult) kind() Kind { return KindBuildResult }

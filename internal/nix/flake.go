@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/flakeship/flakeship/internal/handoff"
@@ -48,11 +50,12 @@ func parseMetadata(text []byte, ref string) (source, error) {
 			Rev     string `json:"rev"`
 			NarHash string `json:"narHash"`
 		} `json:"locked"`
+		Locks flakeLock `json:"locks"`
 	}
 	if err := json.Unmarshal(text, &m); err != nil {
 		return source{}, fmt.Errorf("read the metadata of flake %s: %w", ref, err)
 	}
-	src := source{Flake: handoff.Flake{Ref: ref}, eval: ref}
+	src := source{Flake: handoff.Flake{Ref: ref, NarHash: m.Locked.NarHash, Inputs: m.Locks.inputs()}, eval: ref}
 	switch commit := cmp.Or(m.Locked.Rev, m.Revision); {
 	case commit != "":
 		src.commit = commit
@@ -63,6 +66,41 @@ func parseMetadata(text []byte, ref string) (source, error) {
 		src.Locked, src.eval = m.URL, m.URL
 	}
 	return src, nil
+}
+
+// flakeLock is a flake.lock.
+type flakeLock struct {
+	Root  string `json:"root"`
+	Nodes map[string]struct {
+		Locked *struct {
+			Type, Owner, Repo, URL, Path, Host, Rev, NarHash string
+		} `json:"locked"`
+	} `json:"nodes"`
+}
+
+// inputs lists what is pinned, by name.
+func (l flakeLock) inputs() []handoff.FlakeInput {
+	var all []handoff.FlakeInput
+	for _, name := range slices.Sorted(maps.Keys(l.Nodes)) {
+		at := l.Nodes[name].Locked
+		if name == l.Root || at == nil {
+			continue
+		}
+		in := handoff.FlakeInput{Name: name, Rev: at.Rev, NarHash: at.NarHash, URI: at.URL}
+		switch {
+		case at.Type == "path":
+			in.URI = "path:" + at.Path
+		case at.Owner != "": // github, gitlab, sourcehut
+			in.URI = at.Type + ":" + at.Owner + "/" + at.Repo
+			if at.Rev != "" {
+				in.URI += "/" + at.Rev
+			}
+		case at.Type == "git" && at.Rev != "":
+			in.URI = "git+" + at.URL + "?rev=" + at.Rev
+		}
+		all = append(all, in)
+	}
+	return all
 }
 
 // warnings are the lines that begin with "warning:", without that word, each once.

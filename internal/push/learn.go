@@ -169,10 +169,13 @@ func (r *run) prepare(ctx context.Context, m *member) error {
 		return nil
 	}
 	if found != nil && r.recognise(m, found) {
-		if !r.Verify {
-			return nil
+		if r.Verify {
+			m.same, err = r.verified(ctx, m, found)
 		}
-		if m.same, err = r.verified(ctx, m, found); m.same || err != nil {
+		if m.same && err == nil {
+			err = r.attach(ctx, m, m.manifest, Subject{Image: m.Image, Content: m.image})
+		}
+		if m.same || err != nil {
 			return err
 		}
 	}
@@ -203,7 +206,13 @@ func (r *run) confirm(ctx context.Context, m *member) error {
 	}
 	m.same, m.manifest = true, registry.Manifest{Digest: d.Digest, MediaType: d.MediaType}
 	r.known.setTag(reference, d.Digest)
-	return nil
+	if r.Attach == nil {
+		return nil
+	}
+	if err := m.read(ctx); err != nil {
+		return err
+	}
+	return r.attach(ctx, m, m.manifest, Subject{Image: m.Image})
 }
 
 // learned is an image that is in the registry.
@@ -212,6 +221,8 @@ type learned struct {
 	diffIDs  []v1.Hash
 	config   []byte
 	blobs    []string // digests of its layers
+
+	annotations map[string]string
 }
 
 // learn reads the image at a tag or digest of repo and keeps what it says of layers. An index leads to the image for
@@ -256,14 +267,14 @@ func (r *run) learn(ctx context.Context, repo *repository, reference string, pla
 	if err := json.Unmarshal(config, &parsed); err != nil || len(parsed.RootFS.DiffIDs) != len(manifest.Layers) {
 		return nil, nil // an artifact that looks like an image
 	}
-	l := &learned{manifest: m, diffIDs: parsed.RootFS.DiffIDs, config: config}
+	l := &learned{manifest: m, diffIDs: parsed.RootFS.DiffIDs, config: config, annotations: manifest.Annotations}
 	for i, d := range manifest.Layers {
 		l.blobs = append(l.blobs, d.Digest.String())
 		mediaType, ok := ociLayer[d.MediaType]
 		if !ok || r.Format == Docker && dockerType[mediaType] == "" {
 			continue
 		}
-		if key := d.Annotations[image.KeyAnnotation]; key != "" {
+		if key := d.Annotations[image.KeyAnnotation]; key != "" && !r.Check {
 			r.known.setKey(key, parsed.RootFS.DiffIDs[i])
 		}
 		r.known.add(parsed.RootFS.DiffIDs[i], repo.Path(), v1.Descriptor{MediaType: mediaType, Digest: d.Digest, Size: d.Size})
@@ -299,8 +310,13 @@ func (r *run) recognise(m *member, found *learned) bool {
 		return false // who asks for docker's format has something that reads no other; OCI's readers read both
 	}
 	unread := slices.ContainsFunc(m.image.Layers, func(l *image.Layer) bool { return l.DiffID == (v1.Hash{}) })
-	if len(found.diffIDs) != len(m.image.Layers) || unread && !hashLike.MatchString(m.Tag) {
+	if len(found.diffIDs) != len(m.image.Layers) || unread && (r.Check || !hashLike.MatchString(m.Tag)) {
 		return false
+	}
+	for key, value := range r.Annotations {
+		if found.annotations[key] != value {
+			return false
+		}
 	}
 	config, err := m.image.Config(found.diffIDs)
 	if err != nil || !bytes.Equal(config, found.config) {

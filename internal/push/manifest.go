@@ -52,7 +52,9 @@ func (r *run) writeImage(ctx context.Context, m *member) error {
 		}
 		r.known.setBlob(m.repo.Path(), digest.String())
 	}
-	text, err := json.Marshal(r.Format.manifest(v1.Descriptor{Digest: digest, Size: size}, m))
+	manifest := r.Format.manifest(v1.Descriptor{Digest: digest, Size: size}, m)
+	manifest.Annotations = r.Annotations
+	text, err := json.Marshal(manifest)
 	if err != nil {
 		return err
 	}
@@ -61,6 +63,9 @@ func (r *run) writeImage(ctx context.Context, m *member) error {
 		return err
 	}
 	m.manifest = registry.Manifest{Bytes: text, MediaType: r.Format.types().manifest, Digest: sum.String()}
+	if err := r.attach(ctx, m, m.manifest, Subject{Image: m.Image, Content: m.image}); err != nil {
+		return err
+	}
 	if at, ok := r.known.tag(m.repo.String() + ":" + m.Tag); ok && at == m.manifest.Digest {
 		m.same = true // it took the layers' bytes to see it
 		return nil
@@ -148,7 +153,7 @@ func (r *run) settle(ctx context.Context, g *group) error {
 
 // writeIndex joins a group's images unless the registry has their index.
 func (r *run) writeIndex(ctx context.Context, g *group) (written bool, err error) {
-	index := v1.IndexManifest{SchemaVersion: 2, MediaType: r.Format.types().index}
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: r.Format.types().index, Annotations: r.Annotations}
 	for _, m := range g.members {
 		if err := m.read(ctx); err != nil {
 			return false, err
@@ -177,6 +182,12 @@ func (r *run) writeIndex(ctx context.Context, g *group) (written bool, err error
 		return false, err
 	}
 	g.manifest = registry.Manifest{Bytes: text, MediaType: index.MediaType, Digest: digest.String()}
+	first := g.members[0]
+	before := first.sent
+	if err := r.attach(ctx, first, g.manifest, Subject{Image: first.Image, Index: true}); err != nil {
+		return false, err
+	}
+	g.result.Uploaded += first.sent - before
 	if there, err := r.tagged(ctx, g, g.tag); there || err != nil {
 		return false, err
 	}

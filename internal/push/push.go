@@ -58,6 +58,16 @@ type Options struct {
 
 	Progress *Progress // nil: nobody looks
 
+	// Annotations are on every manifest and index that is written. An image that is there already is written anew for those
+	// it lacks, unless it is Present.
+	Annotations map[string]string
+
+	Attach func(context.Context, Subject) ([]Attachment, error) // says what is to be beside each image and index; nil: nothing
+
+	// Check is for what is signed: nothing that a runtime would not notice is taken on the registry's word. So a stream image's
+	// layers are written to know their digests, whatever a tag or a layer's image.KeyAnnotation says.
+	Check bool
+
 	Done   func(handoff.PushedImage, time.Duration) // told of each image when it is in or has failed; one call at a time
 	Debugf func(format string, args ...any)         // told what was learned and decided
 }

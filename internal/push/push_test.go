@@ -251,3 +251,42 @@ func TestSystemsOfTheConfig(t *testing.T) {
 		t.Errorf("twice for one system: %v", err)
 	}
 }
+
+// Annotations are on the manifest, not in the config; an image that is there is written anew for those it lacks.
+func TestAnnotations(t *testing.T) {
+	host, _ := strictRegistry(t)
+	images := []Image{{Name: "api", Tag: nixHash(1), Path: archive(t, "amd64", layer(t, 1, 1000))}}
+	push := func(annotations map[string]string) (handoff.PushedImage, v1.Image) {
+		t.Helper()
+		pushed, err := Images(t.Context(), images, Options{Client: client(&wire{}), Registry: host, Annotations: annotations})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkPulled(t, pushed)
+		ref, _ := name.NewDigest(pushed[0].Repository + "@" + pushed[0].Digest)
+		img, err := remote.Image(ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pushed[0], img
+	}
+	plain, before := push(nil)
+	wanted := map[string]string{"org.opencontainers.image.source": "https://git.example.org/team/shop"}
+	annotated, after := push(wanted)
+	m, err := after.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(wanted, m.Annotations); diff != "" || annotated.Digest == plain.Digest || annotated.Layers.Reused != 1 {
+		t.Errorf("annotated: %+v, annotations (-want +got):\n%s", annotated, diff)
+	}
+	a, _ := before.ConfigName()
+	if b, _ := after.ConfigName(); a != b {
+		t.Errorf("the config was %s, is %s", a, b)
+	}
+	for _, same := range []map[string]string{wanted, nil} {
+		if again, _ := push(same); again.State != handoff.PushUnchanged || again.Digest != annotated.Digest {
+			t.Errorf("with %v again: %+v", same, again)
+		}
+	}
+}

@@ -264,19 +264,25 @@ func retryUpload(err error, try int) (time.Duration, bool) {
 
 // putManifest writes a manifest or index to a tag or digest.
 func putManifest(ctx context.Context, repo *repository, reference string, mediaType types.MediaType, manifest []byte) error {
+	_, err := sendManifest(ctx, repo, reference, mediaType, manifest)
+	return err
+}
+
+// sendManifest is putManifest that returns the answer's header.
+func sendManifest(ctx context.Context, repo *repository, reference string, mediaType types.MediaType, manifest []byte) (http.Header, error) {
 	repo.manifests.Lock()
 	defer repo.manifests.Unlock()
 	// A bytes.Reader can be sent again, and putting the same manifest twice does no harm.
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, repo.URL("manifests/"+reference).String(), bytes.NewReader(manifest))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", string(mediaType))
 	resp, err := repo.Do(req, []int{http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return resp.Body.Close()
+	return resp.Header, resp.Body.Close()
 }
 
 // aboutTag finds in a registry's words that a tag is there and stays: each has words of its own.

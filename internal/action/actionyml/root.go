@@ -1,6 +1,7 @@
 package actionyml
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,7 +17,13 @@ type Stage struct {
 	File  File              // its action.yml
 	Order []string          // its inputs and outputs as action.yml lists them
 	Wired map[string]string // inputs that come from an earlier stage: name -> expression
+
+	// Renamed are inputs that have another name in the root action, because another stage means something else by theirs.
+	Renamed map[string]string
 }
+
+// inRoot is the root action's name for an input of the stage.
+func (s Stage) inRoot(name string) string { return cmp.Or(s.Renamed[name], name) }
 
 // own are inputs each stage keeps to itself: their meaning or default differs between stages.
 var own = []string{"timeout", "out"}
@@ -77,7 +84,7 @@ func RenderRoot(name, description string, stages []Stage) string {
 			}
 		}
 		for _, in := range s.takes() {
-			fmt.Fprintf(&b, "        %s: ${{ inputs.%s }}\n", action.EnvName(in), in)
+			fmt.Fprintf(&b, "        %s: ${{ inputs.%s }}\n", action.EnvName(in), s.inRoot(in))
 		}
 		fmt.Fprintf(&b, "      run: '\"$GITHUB_ACTION_PATH/actions/launch.sh\" %s'\n", s.Name)
 	}
@@ -93,8 +100,8 @@ func rootInputs(stages []Stage) []rootInput {
 	var all []rootInput
 	for _, s := range stages {
 		for _, name := range s.takes() {
-			if !slices.ContainsFunc(all, func(in rootInput) bool { return in.name == name }) {
-				all = append(all, rootInput{name, s.File.Inputs[name]})
+			if !slices.ContainsFunc(all, func(in rootInput) bool { return in.name == s.inRoot(name) }) {
+				all = append(all, rootInput{s.inRoot(name), s.File.Inputs[name]})
 			}
 		}
 	}
@@ -128,7 +135,7 @@ func RootTables(stages []Stage) string {
 	for _, in := range rootInputs(stages) {
 		var to []string
 		for _, s := range stages {
-			if slices.Contains(s.takes(), in.name) {
+			if slices.ContainsFunc(s.takes(), func(name string) bool { return s.inRoot(name) == in.name }) {
 				to = append(to, s.ID)
 			}
 		}
