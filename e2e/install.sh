@@ -17,7 +17,8 @@ git git git
 bash bash bash'
 test='skopeo skopeo skopeo
 umoci umoci umoci
-registry docker-registry docker-distribution'
+registry docker-registry docker-distribution
+chromium chromium chromium'
 case $mode in
 demo) wanted=$demo ;;
 test)

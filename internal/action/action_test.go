@@ -152,6 +152,31 @@ func TestAnOutputCannotSetAnother(t *testing.T) {
 	}
 }
 
+func TestAResultIsAddedToTheReport(t *testing.T) {
+	env := runnerEnv(t)
+	path := filepath.Join(t.TempDir(), "a", "report.html")
+	env["INPUT_REPORT"], env["GITHUB_REPOSITORY"] = path, "team/shop"
+	start(t, env, nil, func(_ context.Context, e *action.Env) error {
+		_, err := e.WriteResult(&handoff.Plan{Images: []handoff.PlannedImage{{Name: "api", Reason: "no cache has it"}}})
+		return err
+	})
+	if page, err := os.ReadFile(path); err != nil || !strings.Contains(string(page), "<h1>team/shop</h1>") || !strings.Contains(string(page), "no cache has it") {
+		t.Errorf("%v: %s", err, page)
+	}
+
+	// Somebody else's file is kept, and the step is not the worse for it.
+	if err := os.WriteFile(path, []byte("mine"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := start(t, env, nil, func(_ context.Context, e *action.Env) error {
+		_, err := e.WriteResult(&handoff.Plan{})
+		return err
+	})
+	if page, _ := os.ReadFile(path); string(page) != "mine" || got.code != 0 || !strings.Contains(got.stdout, "is no report of flakeship") {
+		t.Errorf("exit %d, %q, the file is %q", got.code, got.stdout, page)
+	}
+}
+
 func TestALongOutputIsLeftOutAndTheOthersAreKept(t *testing.T) {
 	got := start(t, runnerEnv(t), nil, func(_ context.Context, e *action.Env) error {
 		p := &handoff.Plan{}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/report"
 )
 
 // MaxOutput is the longest value an output may have, in bytes. Runners with a line limit of 64 KiB lose a longer one
@@ -28,21 +29,30 @@ func (e *Env) checkWritable() []error {
 			f.Close()
 		}
 	}
-	if out := e.values["out"]; out != "" {
-		if info, err := os.Stat(out); err == nil && info.IsDir() {
-			return append(problems, fmt.Errorf("input out is %q: a folder, not a file", out))
+	for _, input := range []string{"out", "report"} {
+		if err := writable(e.values[input]); err != nil {
+			problems = append(problems, fmt.Errorf("input %s is %q: %w", input, e.values[input], err))
 		}
-		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
-			return append(problems, fmt.Errorf("input out is %q: %w", out, err))
-		}
-		probe, err := os.CreateTemp(filepath.Dir(out), ".flakeship-*")
-		if err != nil {
-			return append(problems, fmt.Errorf("input out is %q: the folder cannot be written: %w", out, err))
-		}
-		probe.Close()
-		os.Remove(probe.Name())
 	}
 	return problems
+}
+
+// writable finds out whether a file can be put at path, whose folder it makes. An empty path is no file.
+func writable(path string) error {
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return errors.New("a folder, not a file")
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	probe, err := os.CreateTemp(filepath.Dir(path), ".flakeship-*")
+	if err != nil {
+		return fmt.Errorf("the folder cannot be written: %w", err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // SetOutput gives value to later steps, or prints name=value when there is no runner. A value over MaxOutput is left out
@@ -103,6 +113,7 @@ func (e *Env) WriteResult(d handoff.Document) (string, error) {
 	if _, err := handoff.WriteFile(path, d); err != nil {
 		return "", err
 	}
+	e.addToReport(d)
 	name := string(head.Kind)
 	if err := e.SetOutput(name, path); err != nil {
 		return path, err
@@ -112,6 +123,18 @@ func (e *Env) WriteResult(d handoff.Document) (string, error) {
 		return path, nil
 	}
 	return path, e.SetOutput(name+"-json", string(text))
+}
+
+// addToReport adds the document to the run's page. A page that cannot be written is worth a warning, not a failed step.
+func (e *Env) addToReport(d handoff.Document) {
+	path := e.values["report"]
+	if path == "" {
+		return
+	}
+	run := report.Run{Repository: e.Getenv("GITHUB_REPOSITORY"), Server: e.Getenv("GITHUB_SERVER_URL"), ID: e.Getenv("GITHUB_RUN_ID"), Ref: e.Getenv("GITHUB_REF_NAME")}
+	if err := report.Add(path, d, run); err != nil {
+		e.Warnf("%v", err)
+	}
 }
 
 func (e *Env) tempDir() string {
