@@ -81,9 +81,10 @@ func explainRun(err error, server string) error {
 func explainApply(err error, server string) error {
 	var refused *apply.Error
 	var bad *manifest.Error
+	var failure *action.Failure
 	switch {
-	case err == nil:
-		return nil
+	case err == nil || errors.As(err, &failure): // the latter from what is done before the first write
+		return err
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("objects were still being applied: %w", err)
 	case errors.As(err, &bad):

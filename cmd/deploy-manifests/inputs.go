@@ -19,6 +19,7 @@ type inputs struct {
 	objects []manifest.Object   // images pinned
 	pinned  []handoff.PinnedImage
 	cluster *cluster.Cluster
+	name    string // of the set
 }
 
 // readInputs reads everything that is given and reports all that is wrong with it together.
@@ -39,6 +40,9 @@ func readInputs(ctx context.Context, env *action.Env) (in inputs, err error) {
 	}
 	if in.cluster, err = openCluster(env); err != nil {
 		report(explainCluster(err))
+	}
+	if in.name, err = setName(env); err != nil {
+		report(err)
 	}
 	if in.objects, err = manifest.Read(ctx, env.List("manifests"), env.Stdin); err != nil {
 		report(explainManifests(err))

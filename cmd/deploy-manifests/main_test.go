@@ -25,6 +25,7 @@ func TestStories(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", filepath.Join(env.WorkDir, ".home"))
+			env.Setenv("GITHUB_REPOSITORY", "team/shop")
 			env.Setenv("RUNNER_TEMP", filepath.Join(env.WorkDir, "runner-temp"))
 			return os.MkdirAll(filepath.Join(env.WorkDir, "runner-temp"), 0o755)
 		},

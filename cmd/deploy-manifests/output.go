@@ -39,10 +39,13 @@ func logRollout(env *action.Env, t rollout.Target, r rollout.Result) {
 
 // write writes the result, the outputs, the closing line and the summary.
 func write(env *action.Env, result *handoff.DeployResult, took time.Duration, good bool) error {
-	applied := []string{}
+	applied, pruned := []string{}, []string{}
 	for _, o := range result.Objects {
-		if isChange(o.Action) {
+		switch {
+		case isChange(o.Action):
 			applied = append(applied, o.ID())
+		case o.Action == handoff.ActionPruned:
+			pruned = append(pruned, o.ID())
 		}
 	}
 	verb := "deployed"
@@ -52,7 +55,7 @@ func write(env *action.Env, result *handoff.DeployResult, took time.Duration, go
 	env.Infof("%s: %s, in %.1f s", verb, tally(result), took.Seconds())
 	env.Summary(summary(result, took))
 	_, err := env.WriteResult(result)
-	return errors.Join(err, env.SetOutput("changed", fmt.Sprint(result.Changed)), env.SetOutputJSON("applied", applied))
+	return errors.Join(err, env.SetOutput("changed", fmt.Sprint(result.Changed)), env.SetOutputJSON("applied", applied), env.SetOutputJSON("pruned", pruned))
 }
 
 // tally counts objects by action, and rollouts by outcome.
@@ -63,7 +66,7 @@ func tally(result *handoff.DeployResult) string {
 		rollouts[o.Rollout]++
 	}
 	var parts []string
-	for _, a := range []handoff.Action{handoff.ActionCreated, handoff.ActionConfigured, handoff.ActionRecreated, handoff.ActionUnchanged, handoff.ActionFailed, handoff.ActionSkipped} {
+	for _, a := range []handoff.Action{handoff.ActionCreated, handoff.ActionConfigured, handoff.ActionRecreated, handoff.ActionUnchanged, handoff.ActionFailed, handoff.ActionSkipped, handoff.ActionPruned, handoff.ActionKept} {
 		if n := actions[a]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, a))
 		}

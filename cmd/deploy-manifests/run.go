@@ -5,13 +5,12 @@ import (
 	"errors"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/flakeship/flakeship/internal/action"
 	"github.com/flakeship/flakeship/internal/apply"
 	"github.com/flakeship/flakeship/internal/cluster"
+	"github.com/flakeship/flakeship/internal/deployset"
 	"github.com/flakeship/flakeship/internal/handoff"
-	"github.com/flakeship/flakeship/internal/rollout"
+	"github.com/flakeship/flakeship/internal/manifest"
 )
 
 func run(ctx context.Context, env *action.Env) error {
@@ -20,81 +19,105 @@ func run(ctx context.Context, env *action.Env) error {
 	if err != nil {
 		return err
 	}
-	result := &handoff.DeployResult{Server: in.cluster.Server, Objects: []handoff.DeployedObject{}, Images: in.pinned}
+	result := &handoff.DeployResult{Server: in.cluster.Server, Objects: []handoff.DeployedObject{}, Images: in.pinned,
+		Set: in.name, Namespace: in.cluster.Namespace}
 	if in.push != nil {
 		result.Commit, result.Previous = in.push.Commit, []string{in.push.Digest}
 	}
-	rollouts := &rollouts{env: env, cluster: in.cluster, done: map[types.UID]rollout.Result{}}
-	changes, err := apply.Objects(ctx, in.cluster, in.objects, apply.Options{
-		Conflicts: apply.Policy(env.Text("conflicts")),
-		Report:    func(c apply.Change) { logChange(env, c) },
-		Await:     rollouts.wait,
-	})
-	if err == nil && env.Bool("wait") {
-		err = rollouts.wait(ctx, changes)
+	d := &deploy{env: env, inputs: in, result: result, set: deployset.New(in.cluster, in.name), record: record(ctx, env, in), rollouts: newRollouts(env, in.cluster)}
+	for _, o := range in.objects {
+		d.changes = append(d.changes, apply.Change{Object: o, Action: handoff.ActionSkipped})
 	}
-	for _, c := range changes {
-		result.Objects = append(result.Objects, rollouts.deployed(c))
-		result.Changed = result.Changed || isChange(c.Action)
-	}
-	err = explainRun(err, in.cluster.Server)
+	err = d.run(ctx)
+	result.Objects = append(d.rollouts.deployed(d.changes), result.Objects...)
 	return errors.Join(err, write(env, result, time.Since(start), err == nil))
 }
 
-// rollouts waits for what was applied, for each object once, and keeps how far it got.
-type rollouts struct {
-	env     *action.Env
-	cluster *cluster.Cluster
-	done    map[types.UID]rollout.Result
+// deploy is one run against a cluster. Its steps note in result how far they got.
+type deploy struct {
+	env *action.Env
+	inputs
+	result *handoff.DeployResult
+
+	set    *deployset.Set
+	record deployset.Record // of this run
+	lock   *deployset.Lock  // nil: not taken yet
+	lost   context.CancelCauseFunc
+
+	kinds    *cluster.Kinds
+	changes  []apply.Change
+	rollouts *rollouts
+	former   []deployset.Member // what has left the manifests
+	looked   bool               // for former
 }
 
-func (r *rollouts) wait(ctx context.Context, changes []apply.Change) error {
-	var targets []rollout.Target
-	for _, c := range changes {
-		if c.Live == nil || !rollout.Follows(c.Live.GroupVersionKind().GroupKind()) {
-			continue
-		}
-		if _, done := r.done[c.Live.GetUID()]; !done {
-			targets = append(targets, rollout.Target{Live: c.Live, At: c.At})
-		}
+// run deploys, in a context that also ends when the lock is lost.
+func (d *deploy) run(ctx context.Context) error {
+	base, lost := context.WithCancelCause(action.Untimed(ctx))
+	defer lost(nil)
+	d.lost = lost
+	timed := base
+	if deadline, ok := ctx.Deadline(); ok {
+		var stop context.CancelFunc
+		timed, stop = context.WithDeadline(base, deadline)
+		defer stop()
 	}
-	results, err := rollout.Wait(ctx, r.cluster, targets, rollout.Options{
-		Report: func(t rollout.Target, result rollout.Result) { logRollout(r.env, t, result) },
-		Warn:   func(text string) { r.env.Warnf("%s", text) },
+	defer d.release(ctx)
+	err := d.deploy(timed)
+	if err != nil && d.written() && base.Err() == nil {
+		err = d.recover(base, err)
+	}
+	if cause := context.Cause(base); errors.Is(cause, deployset.ErrLost) {
+		return explainSet(cause, d.cluster.Server)
+	}
+	return err
+}
+
+func (d *deploy) deploy(ctx context.Context) (err error) {
+	if d.kinds, err = d.cluster.Discover(ctx); err != nil {
+		return explainRequest(err, d.cluster.Server)
+	}
+	if err := d.begin(ctx); err != nil {
+		return err
+	}
+	d.set.Mark(d.objects)
+	changes, err := apply.Objects(ctx, d.cluster, d.objects, apply.Options{
+		Conflicts: apply.Policy(d.env.Text("conflicts")),
+		Report:    func(c apply.Change) { logChange(d.env, c) },
+		Kinds:     d.kinds,
+		Refuse:    d.set.Refuse,
+		Begin:     d.beforeWriting,
+		Await:     d.rollouts.wait,
 	})
-	for i, result := range results {
-		r.done[targets[i].Live.GetUID()] = result
+	d.changes = changes
+	for _, c := range changes {
+		d.result.Changed = d.result.Changed || isChange(c.Action)
 	}
 	if err != nil {
-		return &rolloutError{err}
+		return explainRun(err, d.cluster.Server)
 	}
-	return nil
-}
-
-// rolloutError is what rollout.Wait returned.
-type rolloutError struct{ error }
-
-func (e *rolloutError) Unwrap() error { return e.error }
-
-// deployed is what the result tells of an object.
-func (r *rollouts) deployed(c apply.Change) handoff.DeployedObject {
-	o := c.Object
-	d := handoff.DeployedObject{
-		APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName(),
-		Source: o.Source.String(), Action: c.Action, Rollout: handoff.RolloutNone, Message: c.Message,
+	if err := d.look(ctx); err != nil {
+		return err
 	}
-	if c.Live == nil {
-		return d
-	}
-	if result, ok := r.done[c.Live.GetUID()]; ok {
-		d.Rollout, d.Seconds = result.Rollout, result.Seconds
-		if result.Rollout != handoff.RolloutReady {
-			d.Message = result.Message
+	if d.env.Bool("wait") {
+		if err := d.rollouts.wait(ctx, changes); err != nil {
+			return explainRun(err, d.cluster.Server)
 		}
 	}
-	return d
+	return d.settle(ctx)
 }
+
+// written says whether the cluster is not what it was before.
+func (d *deploy) written() bool { return d.result.Changed }
 
 func isChange(a handoff.Action) bool {
 	return a == handoff.ActionCreated || a == handoff.ActionConfigured || a == handoff.ActionRecreated
+}
+
+// applied are the objects as they were sent, in the order of the stages.
+func applied(changes []apply.Change) (objects []manifest.Object) {
+	for _, c := range changes {
+		objects = append(objects, c.Object)
+	}
+	return objects
 }

@@ -13,9 +13,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// allow gives a user rights in a namespace.
+// allow gives a user rights in a namespace, besides those that every set needs in its own.
 func allow(t *testing.T, ns, user string, rules ...rbacv1.PolicyRule) {
 	t.Helper()
+	rules = append(rules, rule("coordination.k8s.io", "get create update", "leases"), rule("", "get list create patch delete", "secrets"))
 	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: user}, Rules: rules}
 	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: user},
 		RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "Role", Name: user}, Subjects: []rbacv1.Subject{{Kind: "User", Name: user}}}
@@ -39,7 +40,7 @@ func TestDenied(t *testing.T) {
 		t.Fatal(err)
 	}
 	allow(t, ns, "reader", rule("", "get list patch create", "configmaps"), rule("apps", "get list watch", "deployments"))
-	o := deploy(t, fmt.Sprintf(configMap, "a", ns, "1")+deployment("web", ns, "web:1"), "--kubeconfig", kubeconfig)
+	o := deploy(t, fmt.Sprintf(configMap, "a", ns, "1")+deployment("web", ns, "web:1"), "--kubeconfig", kubeconfig, "--namespace", ns)
 	o.wants(t, 3, `user "reader" may not patch deployments.apps in namespace `+ns, "a Role in namespace "+ns, `apiGroups ["apps"], resources ["deployments"]`)
 	o.actions(t, "ConfigMap/"+ns+"/a skipped none", "Deployment/"+ns+"/web failed none")
 	if names := configMaps(t, ns); len(names) > 0 {
@@ -57,11 +58,11 @@ func TestFewRights(t *testing.T) {
 	}
 	allow(t, ns, "writer", rule("", "patch create", "configmaps"), rule("apps", "get list watch patch create", "deployments"))
 	manifests := fmt.Sprintf(configMap, "a", ns, "1") + fmt.Sprintf(configMap, "b", ns, "1") + deployment("web", ns, "web:1")
-	first := deploy(t, manifests, "--kubeconfig", kubeconfig)
+	first := deploy(t, manifests, "--kubeconfig", kubeconfig, "--namespace", ns)
 	first.wants(t, 0, `warning: failing pods cannot be named: user "writer" may not list pods in namespace `+ns)
 	first.actions(t, "ConfigMap/"+ns+"/a created none", "ConfigMap/"+ns+"/b created none", "Deployment/"+ns+"/web created ready")
 	manifests = fmt.Sprintf(configMap, "a", ns, "1") + fmt.Sprintf(configMap, "b", ns, "2") + deployment("web", ns, "web:1")
-	deploy(t, manifests, "--kubeconfig", kubeconfig).actions(t,
+	deploy(t, manifests, "--kubeconfig", kubeconfig, "--namespace", ns).actions(t,
 		"ConfigMap/"+ns+"/a unchanged none", "ConfigMap/"+ns+"/b configured none", "Deployment/"+ns+"/web unchanged ready")
 }
 
@@ -85,7 +86,7 @@ kind: Role
 metadata: {name: fresh-role, namespace: %[1]s}
 rules: [{apiGroups: [''], resources: [configmaps], verbs: [get]}]
 `
-	deploy(t, fmt.Sprintf(manifests, ns), "--kubeconfig", kubeconfig).actions(t, "Role/"+ns+"/fresh-role created none", "RoleBinding/"+ns+"/b created none")
+	deploy(t, fmt.Sprintf(manifests, ns), "--kubeconfig", kubeconfig, "--namespace", ns).actions(t, "Role/"+ns+"/fresh-role created none", "RoleBinding/"+ns+"/b created none")
 }
 
 // The ways to say which cluster is meant, and who speaks.
@@ -114,7 +115,7 @@ func TestConnections(t *testing.T) {
 		{"--kubeconfig", string(content)},
 		{"--kubeconfig", base64.StdEncoding.EncodeToString(content)},
 	} {
-		deploy(t, manifests, args...).wants(t, 0)
+		deploy(t, manifests, append(args, "--namespace", ns)...).wants(t, 0)
 	}
 	live := get(t, "v1", "configmaps", ns, "a")
 	if len(live.GetManagedFields()) != 1 || live.GetManagedFields()[0].Manager != "flakeship" {

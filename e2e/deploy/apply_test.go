@@ -80,10 +80,10 @@ spec: {containers: [{name: c, image: lone, resources: {requests: {cpu: 1000m, me
 	if diff := cmp.Diff(before, versions()); diff != "" {
 		t.Errorf("the second run wrote:\n%s", diff)
 	}
-	// Two for discovery, one to look at each object, as there are few of a kind. What the server keeps in another form is known
+	// Two for discovery, four for the lock and the set, one to look at each object, as there are few of a kind. What the server keeps in another form is known
 	// by its mark. None to wait.
 	asked := requests(t)
-	if want := 2 + 10; len(asked) != want {
+	if want := 2 + 4 + 10; len(asked) != want {
 		t.Errorf("%d requests, want %d:\n%s", len(asked), want, strings.Join(asked, "\n"))
 	}
 	if mark := get(t, "v1", "pods", ns, "lone").GetAnnotations()["flakeship.dev/applied"]; mark == "" {

@@ -86,10 +86,13 @@ func command(t *testing.T, manifests string, args ...string) (cmd *exec.Cmd, out
 	if err := os.WriteFile(file, []byte(manifests), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	// Deploys of one test go one after the other and seldom have all of its objects: unless a test is about that, what is not
+	// given stays, and what failed can be looked at.
 	cmd = exec.Command(binary, append([]string{"--manifests", "m.yaml", "--out", out}, args...)...)
 	cmd.Dir = dir
-	// Nothing of the machine's own configuration.
-	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "KUBECONFIG=" + cluster.Kubeconfig}
+	// Nothing of the machine's own configuration. The set has the test's name.
+	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "KUBECONFIG=" + cluster.Kubeconfig, "GITHUB_REPOSITORY=test/" + t.Name(),
+		"INPUT_PRUNE=false", "INPUT_ON_FAILURE=leave"}
 	return cmd, out
 }
 

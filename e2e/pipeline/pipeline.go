@@ -180,7 +180,7 @@ func (p *Pipeline) FreshRunner(ctx context.Context) error {
 func (p *Pipeline) Tool(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(p.action, "dist", runtime.GOOS+"-"+runtime.GOARCH, name), args...)
 	cmd.Dir = p.Repo
-	cmd.Env = append(p.Nix.Environ(), "INPUT_REGISTRY_USERNAME="+registryUser, "INPUT_REGISTRY_PASSWORD="+registryPassword)
+	cmd.Env = append(p.Nix.Environ(), "GITHUB_REPOSITORY=example/monorepo", "INPUT_REGISTRY_USERNAME="+registryUser, "INPUT_REGISTRY_PASSWORD="+registryPassword)
 	return cmd
 }
 

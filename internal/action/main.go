@@ -93,6 +93,7 @@ func Main(ctx context.Context, p Process, spec Spec, run func(context.Context, *
 		}
 		return int(BadInput)
 	}
+	ctx = context.WithValue(ctx, untimed{}, ctx)
 	if timeout, ok := values["timeout"]; ok && timeout != "" {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, env.Duration("timeout"))
@@ -104,6 +105,17 @@ func Main(ctx context.Context, p Process, spec Spec, run func(context.Context, *
 		return int(Done)
 	}
 	return int(env.reportAll(ctx, err))
+}
+
+type untimed struct{}
+
+// Untimed is run's context without the input "timeout": it ends with the process. What has to be put right when the time is
+// over is done in it, with a limit of its own.
+func Untimed(ctx context.Context) context.Context {
+	if base, ok := ctx.Value(untimed{}).(context.Context); ok {
+		return base
+	}
+	return ctx
 }
 
 // reportAll prints each failure in err and picks the exit code: the first failure's.

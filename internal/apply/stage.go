@@ -1,6 +1,10 @@
 package apply
 
-import "k8s.io/apimachinery/pkg/runtime/schema"
+import (
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
 
 // stage says when an object is written: objects of one stage go together, and only when the stages before are done.
 type stage int
@@ -56,6 +60,15 @@ var stages = map[schema.GroupKind]stage{
 	{Group: "admissionregistration.k8s.io", Kind: "MutatingAdmissionPolicy"}:          gates,
 	{Group: "admissionregistration.k8s.io", Kind: "MutatingAdmissionPolicyBinding"}:   gates,
 	{Group: "apiregistration.k8s.io", Kind: "APIService"}:                             gates,
+}
+
+// Order is the place of a kind in what is applied: the higher, the later. Deletion goes the other way round, but for custom
+// resources, which come first: their controllers may have to clear up after them.
+func Order(kind schema.GroupKind) int {
+	if builtIn := !strings.Contains(kind.Group, ".") || strings.HasSuffix(kind.Group, ".k8s.io"); !builtIn {
+		return int(stageCount)
+	}
+	return int(stageOf(kind))
 }
 
 func stageOf(kind schema.GroupKind) stage {

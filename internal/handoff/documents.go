@@ -211,6 +211,8 @@ const (
 	ActionUnchanged  Action = "unchanged"
 	ActionFailed     Action = "failed"
 	ActionSkipped    Action = "skipped" // not reached, because an earlier object failed
+	ActionPruned     Action = "pruned"  // deleted: it had left the manifests
+	ActionKept       Action = "kept"    // it has left the manifests and is still there, see its message
 )
 
 // Rollout is how far an object got after it was applied.
@@ -230,9 +232,25 @@ type DeployResult struct {
 	Changed bool             `json:"changed"` // at least one object was created, configured or recreated
 	Objects []DeployedObject `json:"objects"` // in the order they were applied
 	Images  []PinnedImage    `json:"images"`  // references that were pinned, sorted
+
+	Set       string    `json:"set,omitempty"`       // name of the set the objects belong to
+	Namespace string    `json:"namespace,omitempty"` // where the set's own objects are
+	History   int       `json:"history,omitempty"`   // version of the set that this deploy is kept as; 0: it did not succeed
+	URLs      []string  `json:"urls,omitempty"`      // of the set's Ingresses and Gateways, sorted
+	Rollback  *Rollback `json:"rollback,omitempty"`  // when the deploy failed and was undone
 }
 
 func (*DeployResult) kind() Kind { return KindDeployResult }
+
+// Rollback is how a failed deploy was undone.
+type Rollback struct {
+	Done    bool     `json:"done"`              // what ran before runs again
+	History int      `json:"history,omitempty"` // version of the set it went back to; 0: there was none
+	Commit  string   `json:"commit,omitempty"`  // of that version
+	Objects []string `json:"objects,omitempty"` // that were written or deleted, as kind/namespace/name
+	Seconds float64  `json:"seconds"`           // it took
+	Message string   `json:"message,omitempty"` // why it is not done
+}
 
 // DeployedObject is one Kubernetes object after the deploy.
 type DeployedObject struct {
@@ -240,7 +258,7 @@ type DeployedObject struct {
 	Kind       string  `json:"kind"`                // as Kubernetes has it
 	Namespace  string  `json:"namespace,omitempty"` // empty for a cluster-scoped object
 	Name       string  `json:"name"`                // as Kubernetes has it
-	Source     string  `json:"source"`              // file:line
+	Source     string  `json:"source,omitempty"`    // file:line; empty for an object that has left the manifests
 	Action     Action  `json:"action"`              // what was done
 	Rollout    Rollout `json:"rollout"`             // how far it got
 	Seconds    float64 `json:"seconds,omitempty"`   // from apply to ready or failed

@@ -68,7 +68,7 @@ func measure(ctx context.Context) error {
 	b := &bench{cluster: c, dir: dir}
 	tools := []tool{
 		{"deploy-manifests", "deploy-manifests", func(file string) []string {
-			return []string{filepath.Join(dir, "deploy-manifests"), "--kubeconfig", c.Kubeconfig, "--manifests", file, "--wait=false", "--out", filepath.Join(dir, "out.json")}
+			return []string{filepath.Join(dir, "deploy-manifests"), "--kubeconfig", c.Kubeconfig, "--name", "bench", "--manifests", file, "--wait=false", "--out", filepath.Join(dir, "out.json")}
 		}},
 		{"kubectl apply --server-side", "kubectl", func(file string) []string {
 			return c.Kubectl("--cache-dir="+filepath.Join(dir, "kube-cache"), "apply", "--server-side", "-f", file)
