@@ -105,8 +105,8 @@ func TestHooks(t *testing.T) {
 	}
 	requests(t)
 	deploy(t, set("good:1", "web:1", "after:1")).wants(t, 0, "deployed: 3 unchanged; rollouts: 3 ready")
-	if asked := requests(t); len(asked) != 5 {
-		t.Errorf("%d requests, want 5:\n%s", len(asked), strings.Join(asked, "\n"))
+	if asked := requests(t); len(asked) != 4 {
+		t.Errorf("%d requests, want 4:\n%s", len(asked), strings.Join(asked, "\n"))
 	}
 
 	third := deploy(t, set("good:2", "never-ready:1", "after:2"), "--timeout=3s")
