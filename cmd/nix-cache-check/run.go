@@ -19,7 +19,7 @@ func run(ctx context.Context, env *action.Env) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	log := nixLog(env)
-	n, err := nix.Open(ctx, nix.Options{Log: log})
+	n, err := nix.Open(ctx, nix.Options{Log: log, Flake: env.Text("flake")})
 	if err != nil {
 		return explain(err)
 	}

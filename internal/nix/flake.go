@@ -40,6 +40,42 @@ func (n *Nix) flake(ctx context.Context, ref string, env []string) (source, erro
 	return src, err
 }
 
+// lookup is a flake that is being resolved.
+type lookup struct {
+	ref  string
+	done chan struct{}
+	src  source
+	err  error
+}
+
+// lookUp resolves a flake in the background; nil: it takes more than one process to do that.
+func (n *Nix) lookUp(ctx context.Context, ref string) *lookup {
+	env, remove, err := n.trustRepository(ref)
+	defer remove()
+	if err != nil || env != nil {
+		return nil // it needs settings for Git that somebody has to remove
+	}
+	l := &lookup{ref: ref, done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		l.src, l.err = n.flake(ctx, ref, nil)
+	}()
+	return l
+}
+
+// source resolves a flake, unless that was begun before.
+func (n *Nix) source(ctx context.Context, ref string, env []string) (source, error) {
+	if n.ahead == nil || n.ahead.ref != ref {
+		return n.flake(ctx, ref, env)
+	}
+	select {
+	case <-n.ahead.done:
+		return n.ahead.src, n.ahead.err
+	case <-ctx.Done():
+		return source{}, ctx.Err()
+	}
+}
+
 // parseMetadata reads `nix flake metadata --json`.
 func parseMetadata(text []byte, ref string) (source, error) {
 	var m struct {

@@ -110,7 +110,7 @@ func (n *Nix) Images(ctx context.Context, q Query) (*Evaluation, error) {
 		return nil, err
 	}
 	defer remove()
-	src, err := n.flake(ctx, ref, env)
+	src, err := n.source(ctx, ref, env)
 	if err != nil {
 		return nil, err
 	}

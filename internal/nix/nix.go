@@ -29,6 +29,7 @@ type Options struct {
 	Path  string    // of the program; empty: found on PATH
 	Dir   string    // folder it runs in, to which relative flake references refer; empty: this process's
 	Env   []string  // nil: this process's
+	Flake string    // reference that Images will be asked about, to be looked up meanwhile; empty: none
 	Netrc string    // path of a netrc file with credentials for caches, instead of Nix's own; empty: Nix's own
 	Log   io.Writer // gets what it prints to standard error; nil: nobody does. Used from one goroutine at a time
 }
@@ -43,6 +44,7 @@ type Nix struct {
 	env   []string
 	netrc string // absolute; empty: Nix's own
 	log   *syncWriter
+	ahead *lookup // of the flake in Options; nil: none
 }
 
 // Settings are those of the installed Nix that matter here, after nix.conf, NIX_CONFIG and the user's own files.
@@ -73,6 +75,9 @@ func Open(ctx context.Context, o Options) (*Nix, error) {
 			return nil, ErrNotInstalled
 		}
 		n.path = path
+	}
+	if o.Flake != "" {
+		n.ahead = n.lookUp(ctx, o.Flake)
 	}
 	// Three questions at the same time: a start of nix takes longer than its answer. The name of the second depends on the
 	// answer to the first from 2.20 on; the old name works there as well so far.
