@@ -85,9 +85,10 @@ func Open(ctx context.Context, o Options) (*Nix, error) {
 	var bannerErr, storeErr error
 	var wg sync.WaitGroup
 	wg.Go(func() { banner, bannerErr = n.run(ctx, command{args: []string{"--version"}, bare: true}) })
-	// The store's folder is no setting that could be read: it may be compiled in.
+	// The store's folder is no setting that could be read: it may be compiled in. A store without files has it too; of a store
+	// that is yet to be made, two processes at the same time would be one too many.
 	wg.Go(func() {
-		storeFile, storeErr = n.run(ctx, command{program: "nix-store", args: []string{"--print-fixed-path", "sha256", strings.Repeat("0", 64), "x"}})
+		storeFile, storeErr = n.run(ctx, command{program: "nix-store", args: []string{"--store", "dummy://", "--print-fixed-path", "sha256", strings.Repeat("0", 64), "x"}})
 	})
 	old := Version{}.showConfig()
 	text, err := n.run(ctx, command{args: append(old, "--json"), stderr: io.Discard})
@@ -108,7 +109,9 @@ func Open(ctx context.Context, o Options) (*Nix, error) {
 		return nil, err
 	}
 	n.Settings, err = parseSettings(text, n.getenv)
-	n.Settings.StoreDir = filepath.Dir(strings.TrimSpace(string(storeFile)))
+	if n.Settings.StoreDir == "" {
+		n.Settings.StoreDir = filepath.Dir(strings.TrimSpace(string(storeFile)))
+	}
 	if err == nil && o.Netrc != "" {
 		n.netrc, err = filepath.Abs(o.Netrc) // Nix may run in another folder
 		n.Settings.NetrcFile = n.netrc
@@ -164,6 +167,7 @@ func parseSettings(text []byte, getenv func(string) string) (Settings, error) {
 		TrustedPublicKeys: list("trusted-public-keys"),
 		NetrcFile:         one("netrc-file"),
 		System:            one("system"),
+		StoreDir:          storeDir(one("store")),
 		StoreRoot:         storeRoot(one("store"), getenv),
 		extraPlatforms:    list("extra-platforms"),
 		hasBuilders:       hasBuilders(one("builders")),
@@ -177,6 +181,16 @@ func hasBuilders(setting string) bool {
 		setting = string(text)
 	}
 	return strings.TrimSpace(setting) != ""
+}
+
+// storeDir is the folder that a store's URL names as a parameter; empty: none.
+func storeDir(store string) string {
+	_, query, _ := strings.Cut(store, "?")
+	params, err := url.ParseQuery(query)
+	if err != nil {
+		return ""
+	}
+	return params.Get("store")
 }
 
 // storeRoot is the physical prefix of a chroot store: `local?root=/x`, a daemon's with the same parameter, or the plain path

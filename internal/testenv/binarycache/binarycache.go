@@ -57,6 +57,7 @@ type Cache struct {
 	mu       sync.Mutex
 	fault    *Fault
 	requests []Request
+	hanging  int // requests in flight that are never answered
 	closed   chan struct{}
 }
 
@@ -175,11 +176,13 @@ func (c *Cache) failed(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	if f.Hang {
+		c.hang(1)
+		defer c.hang(-1)
 		select {
 		case <-r.Context().Done():
 		case <-c.closed:
 		}
-		return true
+		panic(http.ErrAbortHandler) // no answer, not an empty one
 	}
 	select {
 	case <-time.After(f.Delay):
@@ -194,6 +197,19 @@ func (c *Cache) failed(w http.ResponseWriter, r *http.Request) bool {
 	}
 	http.Error(w, fmt.Sprintf("the cache was told to answer %d", f.Status), f.Status)
 	return true
+}
+
+func (c *Cache) hang(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hanging += n
+}
+
+// Hanging returns how many requests wait for an answer that will not come.
+func (c *Cache) Hanging() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hanging
 }
 
 func (c *Cache) takeFault(r *http.Request) (Fault, bool) {

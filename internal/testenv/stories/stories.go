@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -39,6 +40,7 @@ func Commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"cache":    startCache,
 		"commit":   commit,
 		"fault":    fault,
+		"hanging":  hanging,
 		"keys":     keys,
 		"machine":  machine,
 		"private":  private,
@@ -138,6 +140,15 @@ func fault(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	srv.Fail(f)
+}
+
+// hanging NAME: waits until somebody waits for an answer of the cache.
+func hanging(ts *testscript.TestScript, _ bool, args []string) {
+	for deadline := time.Now().Add(time.Minute); Cache(ts, args[0]).Hanging() == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("nobody asks %s anything that it does not answer", args[0])
+		}
+	}
 }
 
 // private NAME USER PASSWORD: the cache wants them.
