@@ -8,11 +8,19 @@ import (
 
 // Event is one thing that Nix reports while it builds or fetches.
 type Event struct {
-	Kind EventKind
-	Path string // derivation that is built, store path that is fetched; empty for a message that belongs to none
-	Text string // Line: one line of a builder's output. Message: what Nix says, without colours; it may have several lines
-	From string // Fetching, Fetched: the cache
-	Err  bool   // Message: an error
+	Kind     EventKind
+	Path     string   // derivation that is built, store path that is fetched; empty for a message that belongs to none
+	Text     string   // Line: one line of a builder's output. Message: what Nix says, without colours; it may have several lines
+	From     string   // Fetching, Fetched: the cache
+	Err      bool     // Message: an error. Stopped: it failed
+	For      []string // Stopped: names of the images that need the derivation
+	Progress Progress // Progressed
+}
+
+// Progress is how far Nix is with all its work, dependencies included.
+type Progress struct {
+	Done, Failed, Running, Waiting int   // derivations; Waiting grows as Nix finds out what there is to do
+	Fetched, ToFetch               int64 // bytes, as they come over the network where there is one; ToFetch is 0 when not known
 }
 
 // EventKind says what an Event is.
@@ -20,19 +28,26 @@ type EventKind int
 
 // The kinds of events.
 const (
-	Building EventKind = iota // a derivation's builder starts
-	Line                      // it prints a line
-	Stopped                   // it ended; whether well is not said here. Before 2.30 it comes late, at the latest when everything is done
-	Fetching                  // a store path is fetched from a cache
-	Fetched                   // that ended, as Stopped
-	Message                   // Nix says something
+	Building   EventKind = iota // a derivation's builder starts
+	Line                        // it prints a line
+	Stopped                     // it ended; comes once for each Building, within a second
+	Fetching                    // a store path is fetched from a cache
+	Fetched                     // that ended; before 2.30 it may come late, at the latest when everything is done
+	Message                     // Nix says something
+	Progressed                  // the counts are others than before
 )
 
 // Numbers of the activities and results that matter here, the same from 2.8 to 2.35 and in Lix.
 const (
+	activityCopyPath   = 100
+	activityTransfer   = 101
+	activityFetches    = 103
+	activityBuilds     = 104
 	activityBuild      = 105
 	activitySubstitute = 108
 	resultBuildLog     = 101
+	resultProgress     = 105
+	resultExpected     = 106
 	resultPostBuildLog = 107
 )
 
@@ -48,10 +63,11 @@ type activityLog struct {
 	line    []byte
 	skip    bool // the rest of an endless line
 	running map[uint64]Event
+	meter   meter
 }
 
 func newActivityLog(event func(Event)) *activityLog {
-	return &activityLog{event: event, running: map[uint64]Event{}}
+	return &activityLog{event: event, running: map[uint64]Event{}, meter: newMeter()}
 }
 
 // Write takes any part of the log.
@@ -118,6 +134,13 @@ func (a *activityLog) read(line []byte) {
 		}
 		return s
 	}
+	number := func(i int) int64 {
+		var n int64
+		if i < len(m.Fields) {
+			json.Unmarshal(m.Fields[i], &n)
+		}
+		return n
+	}
 	switch {
 	case m.Action == "msg":
 		text := plain(m.Msg)
@@ -126,11 +149,17 @@ func (a *activityLog) read(line []byte) {
 		a.start(m.ID, Event{Kind: Building, Path: field(0)})
 	case m.Action == "start" && m.Type == activitySubstitute:
 		a.start(m.ID, Event{Kind: Fetching, Path: field(0), From: field(1)})
+	case m.Action == "start":
+		a.meter.start(m.ID, m.Type)
+	case m.Action == "result" && m.Type == resultProgress && a.meter.progress(m.ID, [3]int64{number(0), number(1), number(2)}, number(3)),
+		m.Action == "result" && m.Type == resultExpected && number(0) == activityTransfer && a.meter.expect(m.ID, number(1)):
+		a.event(Event{Kind: Progressed, Progress: a.meter.now()})
 	case m.Action == "result" && (m.Type == resultBuildLog || m.Type == resultPostBuildLog):
 		if e, known := a.running[m.ID]; known {
 			a.event(Event{Kind: Line, Path: e.Path, Text: plain(field(0))})
 		}
 	case m.Action == "stop":
+		a.meter.stop(m.ID)
 		if e, known := a.running[m.ID]; known {
 			delete(a.running, m.ID)
 			e.Kind = map[EventKind]EventKind{Building: Stopped, Fetching: Fetched}[e.Kind]

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/flakeship/flakeship/internal/handoff"
 )
@@ -30,7 +31,13 @@ type BuildOptions struct {
 	Substituters []string      // caches asked besides Nix's own, as far as it lets its user choose
 	TrustedKeys  []string      // keys trusted besides Nix's own, name:base64, likewise
 	LogLines     int           // last lines of a failed builder's output to keep; 0: none
-	Event        func(Event)   // told what happens, from one goroutine; nil: nobody is
+	Roots        string        // folder for garbage collector roots of what is there; empty: nothing keeps it after Build
+	Event        func(Event)   // told what happens, one event at a time; nil: nobody is
+
+	// Done is told of each target as soon as its output is there, while others are still built; one at a time, and not after
+	// Build returned. here says whether its builder ran for this Build; else the output was fetched, or there before. nil: nobody is
+	// told.
+	Done func(t Target, here bool)
 }
 
 // Built is what became of one target.
@@ -54,7 +61,7 @@ type Built struct {
 //
 // Errors: *CommandError when Nix could not do anything at all; ctx.Err().
 func (n *Nix) Build(ctx context.Context, targets []Target, o BuildOptions) ([]Built, error) {
-	b := &build{nix: n, o: o, log: newBuildLog(o.LogLines, o.Event)}
+	b := &build{nix: n, o: o, log: newBuildLog(o.LogLines, o.Event), told: map[string]bool{}}
 	for _, t := range targets {
 		b.built = append(b.built, Built{Target: t})
 	}
@@ -74,17 +81,24 @@ type build struct {
 	o     BuildOptions
 	built []Built
 	log   *buildLog
+	graph *graph          // of the targets' derivations, once somebody asked
+	told  map[string]bool // outputs that Done was told of
 	tried map[string]bool // outputs that were to be fetched and could not be
+	again []again         // targets left open because another try may help
 	last  error           // of the last run of Nix
 }
 
-// run runs Nix until there is nothing more to try. Once is the rule. Again for an image whose cache did not keep its word, and
-// for those that Nix gave up because of another one: before 2.31 a derivation that nobody here can build ends the whole
-// run, in spite of --keep-going.
+// retries are the waits before another try of what failed by chance: a cache that answered with an error, a remote builder that was
+// lost. Nix has tried for some seconds itself by then.
+var retries = []time.Duration{3 * time.Second, 15 * time.Second}
+
+// run runs Nix until there is nothing more to try. Once is the rule. Again for an image whose cache did not keep its word, for what
+// failed by chance, and for those that Nix gave up because of another one: before 2.31 a derivation that nobody here can
+// build ends the whole run, in spite of --keep-going.
 func (b *build) run(ctx context.Context) error {
 	b.tried = map[string]bool{}
 	b.refuseForeign()
-	for first := true; ; first = false {
+	for first, chances := true, retries; ; first = false {
 		if err := b.instantiate(ctx, b.open()); err != nil {
 			return err
 		}
@@ -93,31 +107,61 @@ func (b *build) run(ctx context.Context) error {
 			return nil
 		}
 		b.log.begin()
-		_, b.last = b.nix.run(ctx, b.command(open))
-		b.log.activity.Close()
+		if err := b.realise(ctx, open); err != nil {
+			return err
+		}
 		if err := b.failedRun(ctx, first); err != nil {
 			return err
 		}
 		fetches := len(b.tried)
-		if err := b.settle(ctx); err != nil {
+		if err := b.settle(ctx, len(chances) > 0); err != nil {
 			return err
 		}
-		if !b.o.KeepGoing && b.log.failed() || len(b.tried) == fetches && !b.log.gaveUp() {
+		switch {
+		case len(b.again) > 0:
+			if err := b.wait(ctx, chances[0]); err != nil {
+				return err
+			}
+			chances = chances[1:]
+		case !b.o.KeepGoing && b.log.failed() || len(b.tried) == fetches && !b.log.gaveUp():
 			return nil
 		}
 	}
 }
 
+// realise runs Nix once, or more often when there is more to name than fits a command line.
+func (b *build) realise(ctx context.Context, open []*Built) error {
+	names := make([]string, 0, len(open))
+	for _, t := range open {
+		if b.fetches(t) {
+			names = append(names, t.OutPath)
+		} else {
+			names = append(names, t.DrvPath)
+		}
+	}
+	end := b.watch(ctx)
+	defer end()
+	b.last = nil
+	for part := range b.nix.parts(names) {
+		_, err := b.nix.run(ctx, b.command(part))
+		b.log.end()
+		if b.last == nil {
+			b.last = err
+		}
+		if ctx.Err() != nil || err != nil && !b.o.KeepGoing {
+			break
+		}
+	}
+	return ctx.Err()
+}
+
 // failedRun returns the error of a run of Nix that says nothing about any target.
 func (b *build) failedRun(ctx context.Context, first bool) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
 	var c *CommandError
 	if !errors.As(b.last, &c) {
 		return b.last
 	}
-	c.Stderr = b.log.messages.String() // in place of the log for machines
+	c.Stderr = b.log.said()
 	if first && b.log.idle() && !slices.ContainsFunc(b.open(), b.fetches) {
 		return c // nothing started and nothing failed: the store, the daemon or the settings
 	}
@@ -185,8 +229,8 @@ func (b *build) instantiate(ctx context.Context, open []*Built) error {
 	return nil
 }
 
-// command realises the open targets.
-func (b *build) command(open []*Built) command {
+// command realises derivations and outputs.
+func (b *build) command(names []string) command {
 	args := []string{"--realise", "--no-gc-warning", "--log-format", "internal-json",
 		// A path that was copied to a cache after Nix had asked for it would stay missing for an hour.
 		"--option", "narinfo-cache-negative-ttl", "0"}
@@ -202,14 +246,7 @@ func (b *build) command(open []*Built) command {
 			args = append(args, "--option", option[0], option[1])
 		}
 	}
-	for _, t := range open {
-		if b.fetches(t) {
-			args = append(args, t.OutPath)
-		} else {
-			args = append(args, t.DrvPath)
-		}
-	}
-	return command{program: "nix-store", args: args, stderr: b.log.activity}
+	return command{program: "nix-store", args: append(args, names...), stderr: b.log}
 }
 
 // unknownCaches are those of urls that are not among Nix's own, whatever settings these have.
@@ -228,30 +265,38 @@ func without(all, some []string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) })
 }
 
-// settle finds out what is known of the open targets after a run.
-func (b *build) settle(ctx context.Context) error {
-	valid, err := b.nix.valid(ctx, b.outputs())
+// settle finds out what is known of the open targets after a run. With more, those that failed by chance stay open.
+func (b *build) settle(ctx context.Context, more bool) error {
+	valid, err := b.nix.valid(ctx, b.outPaths())
 	if err != nil {
 		return err
 	}
 	var failed []*Built
+	var there []string
 	for _, t := range b.open() {
 		switch {
-		case t.OutPath != "" && valid[t.OutPath]:
-			b.succeed(t)
+		case t.OutPath != "" && valid[t.OutPath] || t.OutPath == "" && b.nix.built(ctx, t):
+			if b.succeed(t); t.State != handoff.BuildFailed {
+				there = append(there, t.OutPath)
+			}
+		case b.fetches(t) && more && transient.MatchString(b.log.stray()):
+			b.again = append(b.again, again{Built: t, reason: b.log.stray()})
 		case b.fetches(t):
 			b.tried[t.OutPath], t.NotFetched = true, true
-		case t.OutPath == "" && b.nix.built(ctx, t):
-			b.succeed(t)
 		default:
 			failed = append(failed, t)
 		}
 	}
-	return b.explain(ctx, failed)
+	if b.o.Roots != "" {
+		if err := b.nix.AddRoots(ctx, b.o.Roots, there); err != nil {
+			return err
+		}
+	}
+	return b.explain(ctx, failed, more)
 }
 
-// outputs are the known output paths of the open targets.
-func (b *build) outputs() []string {
+// outPaths are the known output paths of the open targets.
+func (b *build) outPaths() []string {
 	var paths []string
 	for _, t := range b.open() {
 		if t.OutPath != "" {
@@ -275,6 +320,7 @@ func (b *build) succeed(t *Built) {
 		t.Tag, _, _ = strings.Cut(filepath.Base(t.OutPath), "-")
 	}
 	t.Seconds = b.log.took(t.DrvPath, t.OutPath, b.nix.appeared(t.OutPath))
+	b.done(t)
 }
 
 func (b *build) fail(t *Built, drv, reason string) {
@@ -282,66 +328,11 @@ func (b *build) fail(t *Built, drv, reason string) {
 	t.Failure = &handoff.Failure{Derivation: drv, Reason: reason, Log: b.log.tail(drv)}
 }
 
-// explain finds for each target the derivation because of which it was not built: its own, or one it depends on. A target
-// that Nix did not get to stays open.
-func (b *build) explain(ctx context.Context, failed []*Built) error {
-	for _, t := range failed {
-		requisites := []string{t.DrvPath}
-		if _, own := b.log.reason(t.DrvPath); !own {
-			var err error
-			if requisites, err = b.nix.requisites(ctx, t.DrvPath); err != nil {
-				return err
-			}
-		}
-		drv, reason, err := b.culprit(ctx, requisites)
-		if err != nil {
-			return err
-		}
-		if drv != "" {
-			b.fail(t, drv, reason)
-		}
-	}
-	return nil
-}
-
-// culprit is the derivation among drvs that failed; empty: none did. Nix names it, but not always: since 2.30 "timed out
-// after 9 seconds" is all it says. Then it is the one whose builder ended and left no output, provided that Nix went through
-// all of its work and did not stop builders.
-func (b *build) culprit(ctx context.Context, drvs []string) (drv, reason string, err error) {
-	slices.Sort(drvs)
-	for _, drv := range drvs {
-		if reason, ok := b.log.reason(drv); ok {
-			return drv, reason, nil
-		}
-	}
-	if b.log.gaveUp() || b.log.stray() == "" {
-		return "", "", nil
-	}
-	for _, drv := range drvs {
-		if !b.log.wasBuilt(drv) {
-			continue
-		}
-		text, err := b.nix.run(ctx, command{program: "nix-store", args: []string{"--query", "--outputs", drv}})
-		if err != nil {
-			return "", "", err
-		}
-		outputs := strings.Fields(string(text))
-		valid, err := b.nix.valid(ctx, outputs)
-		if err != nil {
-			return "", "", err
-		}
-		if len(valid) < len(outputs) {
-			return drv, b.log.stray(), nil
-		}
-	}
-	return "", "", nil
-}
-
 // finish says something of each target.
 func (b *build) finish(ctx context.Context, cause error) error {
 	var err error
 	if cause != nil {
-		err = b.settle(ctx)
+		err = b.settle(ctx, false)
 	}
 	reason, early := "Nix did not get to it", true
 	switch {
