@@ -41,7 +41,6 @@ func run(ctx context.Context, env *action.Env) error {
 		}
 		result.Store = handoff.Store{Dir: n.Settings.StoreDir, Root: n.Settings.StoreRoot}
 		built, err = build(ctx, env, n, in, targets)
-		keep(ctx, env, n, in, built)
 		result.Images = merge(in.plan.Images, built)
 		if err == nil {
 			err = writeClosures(ctx, env, n, result)
@@ -68,7 +67,7 @@ func build(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, targets
 
 	log := env.Foreign("nix: ")
 	defer log.Close()
-	in.options.Flake = in.plan.Flake
+	in.options.Flake, in.options.Roots = in.plan.Flake, roots(env, in)
 	in.options.Substituters, in.options.TrustedKeys = in.plan.Substituters, in.plan.TrustedPublicKeys
 	in.options.Event = func(e nix.Event) {
 		switch warning := strings.HasPrefix(e.Text, "warning:"); {
@@ -80,7 +79,7 @@ func build(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, targets
 	}
 	built, err := n.Build(ctx, targets, in.options)
 	for _, b := range built {
-		if b.NotFetched && ctx.Err() == nil {
+		if b.NotFetched && b.State == handoff.BuildBuilt {
 			env.Warnf("%s could not be fetched, although the plan says that a cache serves it: built instead", b.Name)
 		}
 	}
@@ -100,23 +99,14 @@ func debug(env *action.Env) bool {
 	return env.Text("log-level") == "debug" || env.Getenv("RUNNER_DEBUG") == "1"
 }
 
-// keep protects what was made from the garbage collector, as long as the runner keeps its temporary folder: the images are to be
-// pushed yet.
-func keep(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, built []nix.Built) {
-	var paths []string
-	for _, b := range built {
-		if b.State != handoff.BuildFailed {
-			paths = append(paths, b.OutPath)
-		}
-	}
+// roots is the folder of what keeps the images from the garbage collector until they are pushed, as long as the runner keeps its
+// temporary folder.
+func roots(env *action.Env, in *inputs) string {
 	temp := env.Getenv("RUNNER_TEMP")
 	if temp == "" {
 		temp = os.TempDir()
 	}
-	dir := filepath.Join(temp, "flakeship", fmt.Sprintf("roots-%.12s", strings.TrimPrefix(in.plan.Digest, "sha256:")))
-	if err := n.AddRoots(ctx, dir, paths); err != nil && ctx.Err() == nil {
-		env.Warnf("the images are not safe from Nix's garbage collector before they are pushed: %v", err)
-	}
+	return filepath.Join(temp, "flakeship", fmt.Sprintf("roots-%.12s", strings.TrimPrefix(in.plan.Digest, "sha256:")))
 }
 
 // merge makes the BuildResult's images of the plan's, in their order: those that were worked on, and those that were left alone.

@@ -288,8 +288,8 @@ func (b *build) settle(ctx context.Context, more bool) error {
 		}
 	}
 	if b.o.Roots != "" {
-		if err := b.nix.AddRoots(ctx, b.o.Roots, there); err != nil {
-			return err
+		if err := b.nix.AddRoots(ctx, b.o.Roots, there); err != nil && ctx.Err() == nil {
+			b.log.say(fmt.Sprintf("warning: Nix's garbage collector may take what was built: %v", err))
 		}
 	}
 	return b.explain(ctx, failed, more)

