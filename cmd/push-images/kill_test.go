@@ -2,13 +2,17 @@ package main
 
 import (
 	"fmt"
-	"math/rand/v2"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/flakeship/flakeship/internal/testenv/distribution"
 )
@@ -23,66 +27,78 @@ func buildBinary(t *testing.T) string {
 	return binary
 }
 
-// The binary is killed at many moments of a push. No manifest in the registry ever names a blob that is not there, no file
-// stays in the temporary folder, and the push that is let run to its end gets everything in.
+// The binary is killed at every tenth request it makes, and again at an earlier one when it is run again. No manifest in the
+// registry ever names a blob that is not there, no file stays in the temporary folder, and the push that is let run to its
+// end gets everything in: one more has nothing to do.
 func TestKilledPush(t *testing.T) {
 	dir := t.TempDir()
 	binary := buildBinary(t)
-	// Layers that do not shrink, so that sending them takes a while.
-	random := rand.NewChaCha8([32]byte{1})
-	noise := func(size int) string {
-		b := make([]byte, size)
-		random.Read(b)
-		return string(b)
-	}
-	base := noise(8 << 20)
-	const images = 4
-	registry := distribution.Start(t)
+	server := distribution.Start(t)
 	temp := filepath.Join(dir, "temp")
 	if err := os.Mkdir(temp, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	random := noise(4 << 20) // layers that do not shrink, so that sending them takes a while
 	var list []string
-	for i := range images {
+	for i := range 8 {
 		file := filepath.Join(dir, fmt.Sprintf("%d.tar", i))
-		if err := os.WriteFile(file, archive("amd64", base, noise(2<<20), noise(100)), 0o644); err != nil {
+		own := random[i<<17 : (i+1)<<17]
+		if err := os.WriteFile(file, archive("amd64", random, own, own[:100]), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		list = append(list, fmt.Sprintf("svc%d:v1=%s", i, file))
 	}
-	push := func() *exec.Cmd {
-		cmd := exec.Command(binary, "--registry", registry.Host+"/team", "--tags", "main", "--jobs", "2",
+
+	// push is killed at a request: while the registry works on it or after it has, before the answer is back.
+	push := func(prefix string, killAt int64) (requests int64, out string, err error) {
+		var n atomic.Int64
+		var cmd *exec.Cmd
+		forward := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "http", server.Host, p.In.Host
+		}, ErrorLog: log.New(io.Discard, "", 0)}
+		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if n.Add(1) != killAt {
+				forward.ServeHTTP(w, r)
+				return
+			}
+			if killAt%20 == 0 {
+				forward.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			cmd.Process.Kill()
+			panic(http.ErrAbortHandler)
+		}))
+		defer proxy.Close()
+		cmd = exec.Command(binary, "--registry", strings.TrimPrefix(proxy.URL, "http://")+"/"+prefix, "--tags", "main",
 			"--image", strings.Join(list, "\n"), "--out", filepath.Join(dir, "push.json"))
 		cmd.Env = append(os.Environ(), "RUNNER_TEMP="+temp, "HOME="+dir, "DOCKER_CONFIG="+dir, "GITHUB_OUTPUT=")
-		return cmd
+		text, err := cmd.CombinedOutput()
+		server.Check(t)
+		if left, _ := os.ReadDir(temp); len(left) > 0 {
+			t.Errorf("killed at request %d: the temporary folder has %v", killAt, left)
+		}
+		return n.Load(), string(text), err
 	}
 
 	killed := 0
-	for after := 20 * time.Millisecond; ; after += 40 * time.Millisecond {
-		cmd := push()
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
-		err := cmd.Wait()
-		timer.Stop()
-		n := registry.Check(t)
+	for at := int64(10); ; at += 10 {
+		prefix := fmt.Sprintf("killed-at-%d", at)
+		_, out, err := push(prefix, at)
 		if err == nil {
-			if n != images {
-				t.Errorf("%d manifests after the push that was let run, want %d", n, images)
-			}
-			break
+			break // it has no such request
+		}
+		if !strings.Contains(err.Error(), "killed") {
+			t.Fatalf("at request %d: %v\n%s", at, err, out)
 		}
 		killed++
-		if left, _ := os.ReadDir(temp); len(left) > 0 {
-			t.Errorf("killed after %s: the temporary folder has %v", after, left)
+		push(prefix, at/2) // may have fewer requests than that by now
+		if _, out, err := push(prefix, 0); err != nil {
+			t.Errorf("killed at request %d, run again: %v\n%s", at, err, out)
+		}
+		if _, out, err := push(prefix, 0); err != nil || !strings.Contains(out, "8 unchanged; 0 B sent") {
+			t.Errorf("killed at request %d, pushed, and pushed once more: %v\n%s", at, err, out)
 		}
 	}
-	if killed < 3 {
+	if killed < 8 {
 		t.Errorf("killed %d times only", killed)
-	}
-	out, err := push().CombinedOutput()
-	if err != nil || registry.Check(t) != images {
-		t.Errorf("run again: %v\n%s", err, out)
 	}
 }

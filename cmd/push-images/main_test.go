@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -63,6 +64,7 @@ func TestStories(t *testing.T) {
 			"result":   checkResult,
 			"code":     code,
 			"digests":  sameDigests,
+			"noise":    makeNoise,
 		},
 	})
 }
@@ -143,6 +145,20 @@ func makeArchive(ts *testscript.TestScript, neg bool, args []string) {
 	file = ts.MkAbs(file)
 	ts.Check(os.MkdirAll(filepath.Dir(file), 0o755))
 	ts.Check(os.WriteFile(file, archive(arch, args[1:]...), 0o644))
+}
+
+// noise FILE SIZE: a docker-archive with a layer that does not shrink.
+func makeNoise(ts *testscript.TestScript, neg bool, args []string) {
+	size, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), archive("amd64", noise(size)), 0o644))
+}
+
+// noise is text that does not shrink, the same each time.
+func noise(size int) string {
+	b := make([]byte, size)
+	rand.NewChaCha8([32]byte{1}).Read(b)
+	return string(b)
 }
 
 func archive(arch string, layers ...string) []byte {

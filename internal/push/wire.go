@@ -39,23 +39,22 @@ func newRepository(r *registry.Repository) *repository {
 	return &repository{Repository: r, first: make(chan struct{}, 1)}
 }
 
-// alone runs write, on its own as long as the repository is not known to exist.
-func (p *repository) alone(ctx context.Context, write func() error) error {
-	if p.exists.Load() {
-		return write()
+// alone runs write, on its own as long as the repository is not known to exist. write says whether there is a blob then.
+func (p *repository) alone(ctx context.Context, write func() (bool, error)) error {
+	if !p.exists.Load() {
+		select {
+		case p.first <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if p.exists.Load() {
+			<-p.first
+		} else {
+			defer func() { <-p.first }()
+		}
 	}
-	select {
-	case p.first <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if p.exists.Load() {
-		<-p.first
-		return write()
-	}
-	defer func() { <-p.first }()
-	err := write()
-	if err == nil {
+	there, err := write()
+	if there {
 		p.exists.Store(true)
 	}
 	return err
@@ -74,9 +73,9 @@ func mount(ctx context.Context, repo, from *repository, digest string) (mounted 
 		sources = append(sources, from.Repository)
 	}
 	var resp *http.Response
-	err = repo.alone(ctx, func() (err error) {
+	err = repo.alone(ctx, func() (there bool, err error) {
 		resp, err = post(ctx, repo, u, []int{http.StatusCreated, http.StatusAccepted}, sources...)
-		return err
+		return err == nil && resp.StatusCode == http.StatusCreated, err
 	})
 	if gone := new(registry.UnreachableError); errors.As(err, &gone) || ctx.Err() != nil {
 		return false, nil, err
@@ -168,16 +167,18 @@ func (r *run) upload(ctx context.Context, m *member, session *url.URL, digest st
 	r.Progress.Send.Add(size)
 	for try := 1; ; try++ {
 		counted := &countingReader{r: body(), n: &r.Progress.Sent}
-		err := m.repo.alone(ctx, func() (err error) {
+		err := m.repo.alone(ctx, func() (there bool, err error) {
 			if session == nil {
 				if session, err = begin(ctx, m.repo); err != nil {
-					return err
+					return false, err
 				}
 			}
 			if try > 2 {
-				return patch(ctx, m.repo, session, digest, counted, size)
+				err = patch(ctx, m.repo, session, digest, counted, size)
+			} else {
+				err = put(ctx, m.repo, session, digest, counted, size)
 			}
-			return put(ctx, m.repo, session, digest, counted, size)
+			return err == nil, err
 		})
 		sent := counted.own.Load()
 		m.addSent(sent)

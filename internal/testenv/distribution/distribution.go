@@ -1,5 +1,6 @@
-// Package distribution runs the installed distribution registry for tests: a registry that keeps blobs by repository, mounts them, and
-// refuses manifests that name what it has not.
+// Package distribution runs the distribution registry for tests: a registry that keeps blobs by repository, mounts them, and
+// refuses manifests that name what it has not. It is the installed one, of version 2.8, or the one of the program that
+// Program names: e2e's services, which have version 3.
 package distribution
 
 import (
@@ -16,6 +17,9 @@ import (
 	"testing"
 	"time"
 )
+
+// Program is the environment variable with the path of e2e's services program, whose registry is run instead of the installed one.
+const Program = "FLAKESHIP_TEST_REGISTRY"
 
 // Registry is a running registry.
 type Registry struct {
@@ -48,6 +52,9 @@ func Run(dir string) (r Registry, stop func(), err error) {
 		return r, nil, err
 	}
 	cmd := exec.Command("docker-registry", "serve", config)
+	if program := os.Getenv(Program); program != "" {
+		cmd = exec.Command(program, "registry", "--dir", r.Root, "--listen", r.Host, "--access-log", os.DevNull, "--address-file", filepath.Join(dir, "address"))
+	}
 	if err := cmd.Start(); err != nil {
 		return r, nil, fmt.Errorf("docker-registry (Debian: apt-get install docker-registry): %w", err)
 	}
@@ -86,14 +93,23 @@ func (r Registry) Check(t testing.TB) (manifests int) {
 			return err
 		}
 		var m struct {
-			Config struct{ Digest string }
-			Layers []struct{ Digest string }
+			Config    struct{ Digest string }
+			Layers    []struct{ Digest string }
+			Manifests []struct{ Digest string }
 		}
 		if err := json.Unmarshal(text, &m); err != nil {
 			return err
 		}
 		manifests++
-		for _, l := range append(m.Layers, m.Config) {
+		for _, child := range m.Manifests {
+			if _, err := os.Stat(filepath.Join(repository, "_manifests/revisions/sha256", strings.TrimPrefix(child.Digest, "sha256:"), "link")); err != nil {
+				t.Errorf("index %s of %s names a manifest that is not there: %v", digest, filepath.Base(repository), err)
+			}
+		}
+		if m.Config.Digest != "" {
+			m.Layers = append(m.Layers, m.Config)
+		}
+		for _, l := range m.Layers {
 			link := filepath.Join(repository, "_layers/sha256", strings.TrimPrefix(l.Digest, "sha256:"), "link")
 			for _, file := range []string{link, blob(l.Digest)} {
 				if _, err := os.Stat(file); err != nil {
