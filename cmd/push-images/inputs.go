@@ -82,6 +82,9 @@ func readInputs(env *action.Env) (inputs, error) {
 	}
 	o.Compression, o.Level = push.Compression(env.Text("compression")), env.Int("compression-level")
 	o.Format, o.NoLearn, o.Verify = push.Format(env.Text("format")), env.Bool("no-learn"), env.Bool("verify-reuse")
+	if o.Format == push.Docker && len(env.List("annotations")) > 0 {
+		bad(errors.New("input annotations: docker's format has none"), "leave out one of the inputs annotations and format")
+	}
 	if o.Format == push.Docker && o.Compression == push.Zstd {
 		bad(errors.New("input compression is zstd, which docker's format does not have"), "leave the input compression out, or the input format")
 	}
