@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/flakeship/flakeship/internal/action"
 	"github.com/flakeship/flakeship/internal/handoff"
@@ -12,105 +15,184 @@ import (
 	"github.com/flakeship/flakeship/internal/nix"
 	"github.com/flakeship/flakeship/internal/storepath"
 	"github.com/flakeship/flakeship/internal/substituter"
+	"github.com/flakeship/flakeship/internal/upload"
 )
 
-// copyImages copies the images that are there to the cache, and marks those that it then serves.
-func copyImages(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, result *handoff.BuildResult) error {
-	limit := env.Duration("copy-timeout")
-	ctx, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end after %s", limit))
-	defer stop()
-	var copied []*handoff.BuiltImage
+// withCopy runs build and copies each image that it tells done of, while the others are built; then what is left. Without a cache to
+// copy to it is build alone, and the copies are nil.
+func withCopy(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, build func(done func(out string)) ([]nix.Built, error)) ([]nix.Built, *copies, error) {
+	if in.copyTo == nil {
+		built, err := build(func(string) {})
+		return built, nil, err
+	}
+	copying, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ready := make(chan string, 2*len(in.plan.Images)) // nobody waits for the copy
+	result := make(chan *copies, 1)
+	go func() { result <- copyImages(copying, env, n, in, ready) }()
+	told := map[string]bool{}
+	built, err := build(func(out string) { told[out] = true; ready <- out })
+	for _, b := range built {
+		if b.State != handoff.BuildFailed && !told[b.OutPath] {
+			told[b.OutPath] = true
+			ready <- b.OutPath
+		}
+	}
+	close(ready)
+	end, limit := time.Now(), env.Duration("copy-timeout")
+	defer time.AfterFunc(limit, func() { stop(&lateError{limit}) }).Stop()
+	c := <-result
+	c.took = time.Since(end)
+	return built, c, err
+}
+
+// copies is what became of the copy.
+type copies struct {
+	to     string           // without credentials
+	failed map[string]error // by output path; nil: the caches serve the image's closure
+	stats  upload.Stats
+	took   time.Duration // after the last build
+}
+
+// lateError is the end of a copy that took longer than copy-timeout.
+type lateError struct{ limit time.Duration }
+
+func (e *lateError) Error() string { return fmt.Sprintf("no end after %s", e.limit) }
+
+// copyImages copies output paths with their closures as they come from ready, until that is closed.
+func copyImages(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, ready <-chan string) *copies {
+	c := &copier{nix: n, open: func() (*upload.Uploader, error) { return openUploader(ctx, env, n, in) }, failed: map[string]error{}}
 	var outs []string
-	for i := range result.Images {
-		if img := &result.Images[i]; img.State == handoff.BuildBuilt || img.State == handoff.BuildSubstituted {
-			copied, outs = append(copied, img), append(outs, img.OutPath)
-		}
+	for out := range ready {
+		batch := append([]string{out}, waiting(ready)...) // one run of Nix for all that have come by now
+		outs = append(outs, batch...)
+		c.begin(ctx, batch)
 	}
-	if len(outs) == 0 {
-		return nil
+	c.wg.Wait()
+	// Once more what a moment may have cured: each request was repeated for two seconds, and the cache had the build's time since.
+	if again := slices.DeleteFunc(outs, func(out string) bool { return !curable(c.failed[out]) }); len(again) > 0 && ctx.Err() == nil {
+		c.begin(ctx, again)
+		c.wg.Wait()
 	}
-	copyErr := n.Copy(ctx, outs, nix.CopyOptions{To: in.copyTo.String(), SecretKey: in.key})
-	if ctx.Err() != nil {
-		return copyEnd(ctx, limit, result.CopyTo)
+	done := &copies{to: nix.Redacted(in.copyTo), failed: c.failed}
+	if c.uploader != nil {
+		done.stats = c.uploader.Stats()
 	}
-	// Whatever Nix says: only what is read back from the cache is in it. And what the cache says is plainer than what Nix does.
-	verdicts, err := reread(ctx, env, n, in, outs)
-	if err != nil {
-		return errors.Join(explain(copyErr), explain(err))
-	}
-	var untrusted, other error
-	for i, v := range verdicts {
-		copied[i].Copied = v.State == handoff.StateCached
-		switch {
-		case v.State == handoff.StateCached:
-		case v.State == handoff.StateUntrusted && in.key == "":
-			env.Warnf("%s is in the cache, but nothing will take it from there: %s", copied[i].Name, v.Reason)
-		case v.State == handoff.StateUntrusted:
-			untrusted = errors.Join(untrusted, unsigned(copied[i].Name, v.Reason))
-		case v.Err != nil:
-			other = cmpErr(other, explain(fmt.Errorf("read back from %s: %w", v.Failed, v.Err)))
-		case copyErr == nil:
-			other = errors.Join(other, incomplete(copied[i].Name, v.Reason))
-		}
-	}
-	if ctx.Err() != nil {
-		return copyEnd(ctx, limit, result.CopyTo)
-	}
-	var refused *nix.CopyError
-	if copyErr != nil && other != nil && !(errors.As(copyErr, &refused) && refused.Denied) {
-		return errors.Join(other, untrusted) // the same cause, in plainer words
-	}
-	return errors.Join(explain(copyErr), untrusted, other)
+	return done
 }
 
-// copyEnd is the error of a copy that was cut off: by its own time limit, by that of the step, or by a person.
-func copyEnd(ctx context.Context, limit fmt.Stringer, to string) error {
-	if errors.Is(ctx.Err(), context.Canceled) || context.Cause(ctx) == context.DeadlineExceeded {
-		return fmt.Errorf("copy to %s: %w", to, ctx.Err())
+// waiting are the elements that a channel has at once.
+func waiting(ready <-chan string) (outs []string) {
+	for {
+		select {
+		case out, more := <-ready:
+			if !more {
+				return outs
+			}
+			outs = append(outs, out)
+		default:
+			return outs
+		}
 	}
-	return action.Fail(action.TimedOut, fmt.Errorf("copy to %s: no end after %s", to, limit),
-		"what was copied is kept: run it again, or give a longer copy-timeout")
 }
 
-// reread asks the cache for the images' closures: each path is to be there, signed by our key or by one this Nix trusts.
-func reread(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, outs []string) ([]substituter.Verdict, error) {
+// curable says whether another try may end otherwise.
+func curable(err error) bool {
+	return err != nil && !errors.As(err, new(*substituter.DeniedError)) && !errors.As(err, new(*upload.UnsignedError)) &&
+		!errors.As(err, new(*upload.ChangedError)) && !errors.As(err, new(*substituter.StoreDirError))
+}
+
+// copier is one call of copyImages.
+type copier struct {
+	nix      *nix.Nix
+	open     func() (*upload.Uploader, error)
+	uploader *upload.Uploader
+	wg       sync.WaitGroup
+
+	mu     sync.Mutex
+	failed map[string]error
+}
+
+// begin starts the copy of images, and returns when it knows their closures.
+func (c *copier) begin(ctx context.Context, outs []string) {
+	infos, err := c.closures(ctx, outs)
+	for _, out := range outs {
+		if err != nil {
+			c.end(out, err)
+			continue
+		}
+		c.wg.Go(func() { c.end(out, c.uploader.Closure(ctx, closureOf(infos, c.uploader.Dir, out))) })
+	}
+}
+
+func (c *copier) end(out string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed[out] = err
+}
+
+// closures are what Nix knows of the closures of outs.
+func (c *copier) closures(ctx context.Context, outs []string) (map[storepath.Path]*narinfo.NarInfo, error) {
+	if c.uploader == nil {
+		uploader, err := c.open()
+		if err != nil {
+			return nil, err
+		}
+		c.uploader = uploader
+	}
+	list, err := c.nix.Closure(ctx, outs)
+	infos := map[storepath.Path]*narinfo.NarInfo{}
+	for _, info := range list {
+		infos[info.StorePath] = info
+	}
+	return infos, err
+}
+
+// closureOf is the part of infos that out refers to, and itself.
+func closureOf(infos map[storepath.Path]*narinfo.NarInfo, dir storepath.Dir, out string) []*narinfo.NarInfo {
+	root, _ := dir.Parse(out) // Nix gave it
+	var closure []*narinfo.NarInfo
+	seen := map[storepath.Path]bool{root: true}
+	for queue := []storepath.Path{root}; len(queue) > 0; queue = queue[1:] {
+		info := infos[queue[0]]
+		closure = append(closure, info)
+		for _, ref := range info.References {
+			if !seen[ref] {
+				seen[ref] = true
+				queue = append(queue, ref)
+			}
+		}
+	}
+	return closure
+}
+
+// openUploader opens the cache to copy to, and those whose paths are left out.
+func openUploader(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs) (*upload.Uploader, error) {
 	dir, err := storepath.ParseDir(n.Settings.StoreDir)
 	if err != nil {
 		return nil, err
 	}
-	keys := in.public
-	for _, text := range n.Settings.TrustedPublicKeys {
-		key, err := narinfo.ParsePublicKey(text)
-		if err != nil {
-			env.Warnf("a key in trusted-public-keys of the installed Nix is left out: %v", err)
-			continue
-		}
-		keys = append(keys, key)
-	}
-	netrc, err := substituter.LoadNetrc(n.Settings.NetrcFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	o := substituter.Options{StoreDir: dir, UserAgent: "flakeship/" + action.Version, Ask: n.PathInfo, CertFile: n.Settings.CertFile, Debugf: env.Debugf}
+	if o.Netrc, err = substituter.LoadNetrc(n.Settings.NetrcFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		env.Debugf("netrc file of the installed Nix: %v", err)
 	}
-	set, err := substituter.Open(ctx, []string{in.copyTo.String()}, substituter.Options{
-		StoreDir: dir, Keys: keys, Netrc: netrc, UserAgent: "flakeship/" + action.Version, Debugf: env.Debugf})
+	for _, text := range slices.Concat(n.Settings.TrustedPublicKeys, in.plan.TrustedPublicKeys) {
+		key, err := narinfo.ParsePublicKey(text)
+		if err != nil {
+			env.Warnf("a key in trusted-public-keys is left out: %v", err)
+			continue
+		}
+		o.Keys = append(o.Keys, key)
+	}
+	to, err := substituter.OpenCache(ctx, in.copyTo.String(), o)
 	if err != nil {
 		return nil, err
 	}
-	var paths []storepath.Path
-	for _, out := range outs {
-		path, err := dir.Parse(out)
-		if err != nil {
+	up := upload.Options{To: to, Key: in.secret, Trusted: o.Keys, Dir: dir, Physical: n.Physical, Temp: env.Getenv("RUNNER_TEMP")}
+	if len(in.lacking) > 0 {
+		if up.Others, err = substituter.Open(ctx, in.lacking, o); err != nil {
 			return nil, err
 		}
-		paths = append(paths, path)
 	}
-	return set.Check(ctx, paths), nil
-}
-
-// cmpErr is a, or b when there is no a.
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
+	return upload.New(up), nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/flakeship/flakeship/internal/handoff"
 	"github.com/flakeship/flakeship/internal/nix"
 	"github.com/flakeship/flakeship/internal/substituter"
+	"github.com/flakeship/flakeship/internal/upload"
 )
 
 // explain gives an error its exit code and its hint. The end of the context is left to action.Main.
@@ -24,6 +25,8 @@ func explain(err error) error {
 		request  *substituter.RequestError
 		status   *substituter.StatusError
 		corrupt  *substituter.CorruptError
+		changed  *upload.ChangedError
+		lost     *upload.LostError
 	)
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -56,6 +59,10 @@ func explain(err error) error {
 		return action.Fail(action.Failed, err, "run it again when the cache answers; the images are built, and a new run copies what is left")
 	case errors.As(err, &corrupt):
 		return action.Fail(action.Failed, err, "check copy-to: what is there is no binary cache, or a damaged one")
+	case errors.As(err, &lost):
+		return action.Fail(action.Failed, err, "run it again; if it stays so, the cache drops what is written to it")
+	case errors.As(err, &changed):
+		return action.Fail(action.Failed, err, "the store on this machine is damaged: nix-store --verify --check-contents --repair mends it")
 	}
 	return err
 }
@@ -76,17 +83,6 @@ func explainDocument(err *handoff.DocumentError) error {
 		return action.Fail(action.Conflict, err, "run nix-cache-check again, and hand on what it writes as it is")
 	}
 	return action.Fail(action.BadInput, err, "the input plan is the output plan or plan-json of nix-cache-check")
-}
-
-// unsigned is the failure of an image that the cache had before, without a signature that counts. Nix never writes it again.
-func unsigned(name, reason string) error {
-	return action.Fail(action.Denied, fmt.Errorf("%s: %s, and a copy leaves what is there as it is", name, reason),
-		"delete that narinfo from the cache and run the step again, or sign it in place: nix store sign --store CACHE --key-file KEY --recursive PATH")
-}
-
-func incomplete(name, reason string) error {
-	return action.Fail(action.Failed, fmt.Errorf("%s was copied, but cannot be fetched: %s", name, reason),
-		"run it again; if it stays so, the cache drops what is written to it")
 }
 
 // failures says of each image that could not be built why. A derivation on which several depend shows its log once.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -23,10 +22,11 @@ type inputs struct {
 	plan    handoff.Plan // of the shard
 	shard   int          // 0: the plan is in one part
 	options nix.BuildOptions
-	netrc   string   // path; empty: Nix's own
-	copyTo  *url.URL // nil: nothing is copied
-	key     string   // secret key, name:base64; empty: what is copied is not signed
-	public  []narinfo.PublicKey
+	netrc   string             // path; empty: Nix's own
+	copyTo  *url.URL           // nil: nothing is copied
+	key     string             // secret key, name:base64; empty: what is copied is not signed
+	secret  *narinfo.SecretKey // the same, parsed
+	lacking []string           // caches whose paths are not copied
 }
 
 // readInputs checks what was given. Every problem is reported, before anything is built.
@@ -75,8 +75,10 @@ func readInputs(env *action.Env) (*inputs, error) {
 		bad(errors.New("a signing key is given, but nothing is copied"), "give the cache in the input copy-to, or leave the key out")
 	case in.key != "":
 		secret, _ := narinfo.ParseSecretKey(in.key) // signingKey parsed it
-		in.public = append(in.public, secret.Public())
+		in.secret = &secret
 	}
+	in.lacking, err = in.missingFrom(env.List("copy-missing-from"))
+	bad(err, "give URLs of caches from which those who fetch from copy-to fetch as well, or none to copy everything")
 	return in, errors.Join(problems...)
 }
 
@@ -112,17 +114,38 @@ func cacheURL(env *action.Env) (*url.URL, error) {
 		env.Mask(password)
 	}
 	at := nix.Redacted(u)
-	switch {
-	case (u.Scheme == "http" || u.Scheme == "https") && u.Host == "":
-		return nil, fmt.Errorf("input copy-to is %q: it names no host", at)
-	case u.Scheme == "file" && (u.Host != "" || !filepath.IsAbs(u.Path)):
-		return nil, fmt.Errorf("input copy-to is %q: it is no absolute path", at)
-	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file":
-		return nil, fmt.Errorf("input copy-to is %q: caches that can be written to are https, http and file", at)
-	case u.Query().Has("secret-key"):
+	if u.Query().Has("secret-key") {
 		return nil, fmt.Errorf("input copy-to is %q with the parameter secret-key: the key has an input of its own", at)
 	}
+	if wrong := new(substituter.URLError); errors.As(substituter.ValidateWritable(text), &wrong) {
+		return nil, fmt.Errorf("input copy-to is %q: %s", at, wrong.Reason)
+	}
 	return u, nil
+}
+
+// anyCache takes caches of all kinds: who asks them is not known yet.
+var anyCache = substituter.Options{Ask: (*nix.Nix)(nil).PathInfo}
+
+// missingFrom are the caches of copy-missing-from, or those of the plan, without the one that is copied to.
+func (in *inputs) missingFrom(given []string) ([]string, error) {
+	if len(given) == 1 && given[0] == "none" || in.copyTo == nil {
+		return nil, nil
+	}
+	own := strings.TrimRight(nix.Redacted(in.copyTo), "/")
+	var urls []string
+	for _, text := range given {
+		if err := substituter.Validate([]string{text}, anyCache); err != nil {
+			return nil, fmt.Errorf("input copy-missing-from: %w", err)
+		}
+		urls = append(urls, text)
+	}
+	if given == nil {
+		urls = slices.Clone(in.plan.Substituters)
+	}
+	return slices.DeleteFunc(urls, func(text string) bool {
+		u, err := url.Parse(text)
+		return err == nil && strings.TrimRight(nix.Redacted(u), "/") == own
+	}), nil
 }
 
 // signingKey reads the key from either of its inputs.

@@ -40,15 +40,16 @@ func run(ctx context.Context, env *action.Env) error {
 			return explain(err)
 		}
 		result.Store = handoff.Store{Dir: n.Settings.StoreDir, Root: n.Settings.StoreRoot}
-		built, err = build(ctx, env, n, in, targets)
+		var copied *copies
+		built, copied, err = withCopy(ctx, env, n, in, func(done func(out string)) ([]nix.Built, error) {
+			in.options.Done = func(t nix.Target, _ bool) { done(t.OutPath) }
+			return build(ctx, env, n, in, targets)
+		})
 		result.Images = merge(in.plan.Images, built)
 		if err == nil {
 			err = writeClosures(ctx, env, n, result)
 		}
-		if err == nil && in.copyTo != nil {
-			result.CopyTo = nix.Redacted(in.copyTo)
-			err = copyImages(ctx, env, n, in, result)
-		}
+		err = errors.Join(err, copied.settle(ctx, env, result))
 		return errors.Join(err, report(env, result, built, time.Since(start)))
 	}
 	result.Images = merge(in.plan.Images, nil)

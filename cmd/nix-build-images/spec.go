@@ -11,6 +11,7 @@ var spec = action.Spec{
 		{Name: "copy-to", Help: "cache URL finished closures are copied to: https, http, file; empty: they are not", Example: "https://cache.example.org"},
 		{Name: "signing-key", Secret: true, Help: "Nix secret key the copied paths are signed with, as name:base64"},
 		{Name: "signing-key-file", Help: "path of a file with that key, instead of signing-key"},
+		{Name: "copy-missing-from", Kind: action.List, Help: "caches that serve what they have to those who fetch from copy-to: such a path is not copied; `none`: everything is", Says: "those of the plan"},
 		{Name: "netrc-file", Help: "path of a netrc file with credentials for private caches", Says: "that of the installed Nix"},
 		{Name: "builders", Help: "remote builders, as in nix.conf", Example: "ssh-ng://builder.example.org aarch64-linux", Says: "those of the installed Nix"},
 		{Name: "max-jobs", Help: "derivations built at the same time, or `auto`", Says: "that of the installed Nix"},
@@ -19,7 +20,7 @@ var spec = action.Spec{
 		{Name: "log-lines", Kind: action.Int, Default: "40", Help: "last lines of a failed builder's output to show and keep"},
 		{Name: "attest", Kind: action.List, Help: "what push-images attests of each image: `provenance`, `sbom`; for the latter closures are written down when they are built", Example: "provenance\nsbom", Says: "nothing"},
 		{Name: "timeout", Kind: action.Duration, Default: "2h", Help: "longest time for the whole step"},
-		{Name: "copy-timeout", Kind: action.Duration, Default: "15m", Help: "longest time for the copy to the cache"},
+		{Name: "copy-timeout", Kind: action.Duration, Default: "15m", Help: "longest time for the copy to the cache, from when the last build is over"},
 	},
 	Outputs: []action.Output{
 		{Name: "build-result", Help: "path of the BuildResult"},

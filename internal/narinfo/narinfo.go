@@ -163,8 +163,15 @@ func parseReferences(text string) ([]storepath.Path, error) {
 		}
 		refs = append(refs, p)
 	}
+	return sorted(refs), nil
+}
+
+// SortReferences brings References into the order they are to have.
+func (n *NarInfo) SortReferences() { n.References = sorted(n.References) }
+
+func sorted(refs []storepath.Path) []storepath.Path {
 	slices.SortFunc(refs, storepath.Compare)
-	return slices.Compact(refs), nil
+	return slices.Compact(refs)
 }
 
 // Format writes n in the order Nix does; Parse reads it back. Keys that were not known follow at the end.

@@ -17,7 +17,21 @@ import (
 // maxArgs is how many store paths fit on a command line: each has at most 300 bytes, and Linux takes two megabytes.
 const maxArgs = 5000
 
-// PathInfo asks a store, named as Nix names it, for some of its paths, and says which of them it has. With closure all of them have to be there,
+// Closure returns what Nix knows of paths, which have to be there, and of all they refer to. What is a cache's affair is empty.
+//
+// Errors: *CommandError, ctx.Err().
+func (n *Nix) Closure(ctx context.Context, paths []string) ([]*narinfo.NarInfo, error) {
+	all := make([]storepath.Path, len(paths))
+	for i, text := range paths {
+		var err error
+		if all[i], err = storepath.Dir(n.Settings.StoreDir).Parse(text); err != nil {
+			return nil, err
+		}
+	}
+	return n.PathInfo(ctx, "", all, true)
+}
+
+// PathInfo asks a store, named as Nix names it or empty for that of the installed Nix, for some of its paths, and says which of them it has. With closure all of them have to be there,
 // and what they refer to is part of the answer. It starts Nix once, or more often for many thousands of paths.
 //
 // Errors: *CommandError, ctx.Err().
@@ -25,7 +39,10 @@ func (n *Nix) PathInfo(ctx context.Context, store string, paths []storepath.Path
 	dir := storepath.Dir(n.Settings.StoreDir)
 	found := map[storepath.Path]*narinfo.NarInfo{}
 	for some := range slices.Chunk(paths, maxArgs) {
-		args := []string{"path-info", "--json", "--store", store}
+		args := append([]string{"path-info", "--json"}, n.Version.pathInfoFormat()...)
+		if store != "" {
+			args = append(args, "--store", store)
+		}
 		if closure {
 			args = append(args, "--recursive")
 		}
@@ -56,6 +73,7 @@ type pathInfo struct {
 	NarHash    jsonHash `json:"narHash"`
 	NarSize    int64    `json:"narSize"`
 	References []string `json:"references"` // full paths, or names below the store's folder
+	Deriver    string   `json:"deriver"`    // likewise
 	Signatures []jsonSignature
 	CA         any `json:"ca"` // text, or an object in newer forms
 }
@@ -118,7 +136,12 @@ func (i *pathInfo) narInfo(p string, dir storepath.Dir) (*narinfo.NarInfo, error
 		}
 		info.References = append(info.References, ref)
 	}
-	slices.SortFunc(info.References, storepath.Compare)
+	info.SortReferences()
+	if i.Deriver != "" {
+		if info.Deriver, err = storepath.Parse(path.Base(i.Deriver)); err != nil {
+			return nil, err
+		}
+	}
 	for _, sig := range i.Signatures {
 		info.Sigs = append(info.Sigs, string(sig))
 	}

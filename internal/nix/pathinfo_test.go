@@ -1,6 +1,8 @@
 package nix
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +42,38 @@ func TestParsePathInfo(t *testing.T) {
 		if infos, err := parsePathInfo([]byte(text), "/nix/store"); err == nil {
 			t.Errorf("parsePathInfo(%q) = %v", text, infos)
 		}
+	}
+}
+
+func TestClosure(t *testing.T) {
+	n, store, closure := builtWithDependency(t)
+	secret, key := signingKey(t, store)
+	sign := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(sign, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store.Nix(t, "store", "sign", "--recursive", "--key-file", sign, closure[1])
+	infos, err := n.Closure(t.Context(), closure[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var paths []string
+	for _, info := range infos {
+		paths = append(paths, storepath.DefaultDir.Join(info.StorePath))
+		if by, err := info.Trust(storepath.DefaultDir, []narinfo.PublicKey{key}); err != nil || by != key.Name {
+			t.Errorf("%s is signed by %q: %v", info.StorePath, by, err)
+		}
+		if info.Deriver.IsZero() {
+			t.Errorf("%s has no deriver", info.StorePath)
+		}
+	}
+	slices.Sort(paths)
+	slices.Sort(closure)
+	if diff := cmp.Diff(closure, paths); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := n.Closure(t.Context(), []string{"/nix/store/" + strings.Repeat("0", 32) + "-no"}); !isCommandError(err) {
+		t.Errorf("Closure of a path that is not valid = %v", err)
 	}
 }
 

@@ -66,3 +66,11 @@ func (v Version) allOutputs(drv string) string {
 	}
 	return drv
 }
+
+// pathInfoFormat keeps `nix path-info --json` from changing its answer. Since 2.33 there are several forms, of which one is to be named.
+func (v Version) pathInfoFormat() []string {
+	if v.atLeast(2, 33) && v.Flavor != "Lix" {
+		return []string{"--json-format", "1"}
+	}
+	return nil
+}

@@ -1,6 +1,7 @@
 package substituter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,8 @@ var ErrNotFound = errNotFound
 // Cache is one binary cache to write to. Its methods may be called from several goroutines.
 type Cache struct {
 	cache
-	store       *fileSource
-	dir         storepath.Dir
-	compression string
+	store *fileSource
+	dir   storepath.Dir
 }
 
 // OpenCache opens a cache for writing; one that nothing was ever written to gets its nix-cache-info. The URL's parameter compression
@@ -33,25 +33,14 @@ func OpenCache(ctx context.Context, text string, o Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := parse(text, over, o)
+	w, err := writable(text, over, o)
 	if err != nil {
 		return nil, err
-	}
-	w := &Cache{cache: *c, dir: o.StoreDir, compression: c.compression}
-	if w.compression == "" {
-		w.compression = Compressions[0]
-	}
-	if !slices.Contains(Compressions, w.compression) {
-		return nil, &URLError{c.name, fmt.Sprintf("compression %q is not among %q", w.compression, Compressions)}
-	}
-	var ok bool
-	if w.store, ok = c.source.(*fileSource); !ok {
-		return nil, &URLError{c.name, "caches of this kind cannot be written to"}
 	}
 	if remote, ok := w.store.files.(*web); ok {
 		remote.fresh = true // what a proxy remembers from before the copy is of no use after it
 	}
-	info, err := c.source.cacheInfo(ctx)
+	info, err := w.source.cacheInfo(ctx)
 	if errors.Is(err, errNotFound) {
 		text := "StoreDir: " + string(o.StoreDir) + "\nWantMassQuery: 1\nPriority: 40\n"
 		return w, w.store.put(ctx, "nix-cache-info", &body{strings.NewReader(text), int64(len(text)), "text/x-nix-cache-info"})
@@ -62,11 +51,33 @@ func OpenCache(ctx context.Context, text string, o Options) (*Cache, error) {
 	is, err := parseCacheInfo(info)
 	switch {
 	case err != nil:
-		return nil, &CorruptError{c.name + "/nix-cache-info", err}
+		return nil, &CorruptError{w.name + "/nix-cache-info", err}
 	case is.storeDir != "" && is.storeDir != string(o.StoreDir):
-		return nil, &StoreDirError{c.name, is.storeDir, string(o.StoreDir)}
+		return nil, &StoreDirError{w.name, is.storeDir, string(o.StoreDir)}
 	}
 	return w, nil
+}
+
+// ValidateWritable returns the error OpenCache would for a URL that cannot be used, and asks nobody. Error: *URLError.
+func ValidateWritable(text string) error {
+	_, err := writable(text, clients{}, Options{})
+	return err
+}
+
+func writable(text string, over clients, o Options) (*Cache, error) {
+	c, err := parse(text, over, o)
+	if err != nil {
+		return nil, err
+	}
+	to, ok := c.source.(*fileSource)
+	if !ok {
+		return nil, &URLError{c.name, "caches of this kind cannot be written to"}
+	}
+	c.compression = cmp.Or(c.compression, Compressions[0])
+	if !slices.Contains(Compressions, c.compression) {
+		return nil, &URLError{c.name, fmt.Sprintf("compression %q is not among %q", c.compression, Compressions)}
+	}
+	return &Cache{cache: *c, store: to, dir: o.StoreDir}, nil
 }
 
 // Name is the cache's URL, without credentials.
