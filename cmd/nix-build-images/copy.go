@@ -15,6 +15,7 @@ import (
 	"github.com/flakeship/flakeship/internal/nix"
 	"github.com/flakeship/flakeship/internal/storepath"
 	"github.com/flakeship/flakeship/internal/substituter"
+	"github.com/flakeship/flakeship/internal/transport"
 	"github.com/flakeship/flakeship/internal/upload"
 )
 
@@ -172,7 +173,14 @@ func openUploader(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs) 
 	if err != nil {
 		return nil, err
 	}
-	o := substituter.Options{StoreDir: dir, UserAgent: "flakeship/" + action.Version, Ask: n.PathInfo, CertFile: n.Settings.CertFile, Debugf: env.Debugf}
+	o := substituter.Options{StoreDir: dir, UserAgent: "flakeship/" + action.Version, Ask: n.PathInfo, Debugf: env.Debugf}
+	if file := n.Settings.CertFile; file != "" {
+		if _, err := transport.Certificates(file); err != nil {
+			env.Debugf("the certificates of the installed Nix are not used: %v", err)
+		} else {
+			o.CertFile = file
+		}
+	}
 	if o.Netrc, err = substituter.LoadNetrc(n.Settings.NetrcFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		env.Debugf("netrc file of the installed Nix: %v", err)
 	}
