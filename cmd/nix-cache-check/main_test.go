@@ -4,8 +4,14 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/flakeship/flakeship/internal/testenv/stories"
@@ -19,6 +25,7 @@ func TestStories(t *testing.T) {
 	commands := stories.Commands()
 	commands["asked"] = asked
 	commands["forget"] = forget
+	commands["layer"] = layer
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		Setup:               stories.Setup,
@@ -44,3 +51,17 @@ func asked(ts *testscript.TestScript, _ bool, args []string) {
 
 // forget NAME: "asked" counts from here.
 func forget(ts *testscript.TestScript, _ bool, args []string) { stories.Cache(ts, args[0]).Requests() }
+
+// layer REFERENCE NAME: the registry gets an image of one layer at REFERENCE; its diff ID is in the variable NAME.
+func layer(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := tarball.LayerFromReader(strings.NewReader("not quite a tar: " + args[1]))
+	ts.Check(err)
+	diffID, err := l.DiffID()
+	ts.Check(err)
+	ts.Setenv(args[1], diffID.String())
+	img, err := mutate.AppendLayers(empty.Image, l)
+	ts.Check(err)
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	ts.Check(remote.Write(ref, img))
+}

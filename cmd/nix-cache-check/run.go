@@ -52,6 +52,7 @@ func run(ctx context.Context, env *action.Env) error {
 	rows := newRows(found, err)
 	askRegistry(ctx, in.registry, in.prefix, rows)
 	askCaches(ctx, set, in.caches.StoreDir, rows)
+	lookForLayers(ctx, in, set, rows, env.Debugf)
 	for _, r := range rows {
 		r.decide(in.buildOnError && ctx.Err() == nil)
 		plan.Images = append(plan.Images, r.PlannedImage)

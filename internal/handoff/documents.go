@@ -84,7 +84,9 @@ type PlannedImage struct {
 	NarSize  int64         `json:"narSize,omitempty"`  // bytes of the output's NAR, when a cache knows it
 	Download int64         `json:"download,omitempty"` // bytes of the closure's compressed NARs, when cached
 	Fetch    Fetch         `json:"fetch,omitempty"`    // how much of a cached image nix-build-images is to fetch; empty: its closure
-	Shard    int           `json:"shard,omitempty"`    // the part it is in, from 1; left out: 1
+
+	LayerTags []string `json:"layerTags,omitempty"` // tags of its repository under which all of its layers were seen, when its file alone is fetched
+	Shard     int      `json:"shard,omitempty"`     // the part it is in, from 1; left out: 1
 }
 
 // Fetch is how much of a cached image is needed to push it.

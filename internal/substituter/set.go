@@ -54,9 +54,9 @@ type entry struct {
 	answers []answer // of caches in order, up to the one that serves the path
 	served  int      // index into caches; -1: by none
 
-	refs     []storepath.Path // of the serving cache's narinfo, without the path itself
-	narSize  int64
-	download int64 // bytes of the compressed NAR, or of the NAR when the cache does not say
+	info     *narinfo.NarInfo // the serving cache's
+	refs     []storepath.Path // of it, without the path itself
+	download int64            // bytes of the compressed NAR, or of the NAR when the cache does not say
 }
 
 // answer is what one cache says about one path: one of by, wrong and err is set, or it does not have it.
@@ -234,9 +234,9 @@ func (s *Set) record(e *entry, p storepath.Path, i int, f found) bool {
 		return false
 	}
 	e.answers = append(e.answers, answer{by: by})
-	e.served = i
-	e.refs = slices.DeleteFunc(n.References, func(ref storepath.Path) bool { return ref == p })
-	e.narSize, e.download = n.NarSize, n.FileSize
+	e.served, e.info = i, n
+	e.refs = slices.DeleteFunc(slices.Clone(n.References), func(ref storepath.Path) bool { return ref == p })
+	e.download = n.FileSize
 	if e.download == 0 {
 		e.download = n.NarSize
 	}

@@ -45,6 +45,9 @@ func (s *Set) File(ctx context.Context, p storepath.Path, limit int64) ([]byte, 
 func (s *Set) find(ctx context.Context, p storepath.Path) (*cache, *narinfo.NarInfo, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if e := s.entries[p]; e != nil && e.served >= 0 {
+		return s.caches[e.served], e.info, nil
+	}
 	e := &entry{served: -1} // none of the set's: its closure is not asked for
 	for i, c := range s.caches {
 		answers := make([]found, 1)

@@ -33,7 +33,7 @@ func (s *Set) verdict(p storepath.Path, walk []int, turn int) Verdict {
 		v.State, v.Reason, v.Err, v.Failed = why.state, why.reason, why.err, why.failed
 		return v
 	}
-	v.NarSize = own.narSize
+	v.NarSize = own.info.NarSize
 	name, last := s.caches[own.served].name, &v.Answers[own.served]
 	count, download, at, why := s.closure(p, walk, turn)
 	if why == nil {
