@@ -105,6 +105,7 @@ func explain(env *action.Env, err error) error {
 		missing  *push.MissingError
 		no       *image.NotImageError
 		digest   *image.DigestError
+		script   *image.ScriptError
 		document *handoff.DocumentError
 		unsigned *unsignedError
 	)
@@ -124,7 +125,10 @@ func explain(env *action.Env, err error) error {
 	case errors.As(err, &missing):
 		return action.Fail(action.Failed, err, "nix-build-images says why; images that were built are pushed, the tags stay where they were")
 	case errors.As(err, &no):
-		return action.Fail(action.BadInput, err, "an image is what dockerTools.buildImage, buildLayeredImage, streamLayeredImage or nix2container.buildImage builds")
+		return action.Fail(action.BadInput, err, "an image is what dockerTools.buildImage, buildLayeredImage, streamLayeredImage or nix2container.buildImage builds, or an OCI layout; "+
+			"other scripts that print an image are run with the input exec")
+	case errors.As(err, &script):
+		return action.Fail(action.Failed, err, "run it by hand to see what it says: %s > image.tar", script.Path)
 	case errors.As(err, &digest):
 		return action.Fail(action.Failed, err, "the store paths are not those the image was made from: rebuild it with nix build --rebuild, or repair the store with nix-store --verify --check-contents --repair")
 	case errors.Is(err, syscall.ENOSPC):

@@ -81,6 +81,7 @@ func readInputs(env *action.Env) (inputs, error) {
 		bad(err, "give host and path, such as registry.example.org/team or docker.io/team, without https:// and without tag")
 	}
 	o.Compression, o.Level = push.Compression(env.Text("compression")), env.Int("compression-level")
+	o.Exec = env.Bool("exec")
 	o.Format, o.NoLearn, o.Verify = push.Format(env.Text("format")), env.Bool("no-learn"), env.Bool("verify-reuse")
 	if o.Format == push.Docker && len(env.List("annotations")) > 0 {
 		bad(errors.New("input annotations: docker's format has none"), "leave out one of the inputs annotations and format")

@@ -7,6 +7,7 @@ const (
 	DockerArchive Family = "docker-archive" // dockerTools.buildImage, buildLayeredImage: a tar, plain or compressed
 	Stream        Family = "stream"         // dockerTools.streamLayeredImage: a script that prints such a tar
 	Nix2Container Family = "nix2container"  // nix2container.buildImage: JSON that lists layers by store path
+	OCILayout     Family = "oci-layout"     // a folder or tar in the form of the OCI image layout, as copyTo of either library writes it
 )
 
 // State is a Plan's verdict on one image.

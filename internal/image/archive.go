@@ -2,11 +2,14 @@ package image
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -35,25 +38,27 @@ type archiveManifest struct {
 	Layers   []string
 }
 
-// openArchive opens a docker-archive as dockerTools and docker write it.
+// openArchive opens a docker-archive as dockerTools and docker write it, or an OCI layout that is a tar.
 func openArchive(path string, o Options) (*Image, error) {
-	a, err := indexArchive(path, o)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	img, err := a.image()
+	a, err := indexArchive(f, path, o)
+	if err != nil {
+		return nil, err
+	}
+	img, err := a.image(o)
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	return img, nil
 }
 
-func indexArchive(path string, o Options) (*archive, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
+// indexArchive reads the table of contents of f, which it takes over.
+func indexArchive(f *os.File, path string, o Options) (*archive, error) {
 	a := &archive{path: path, temp: o.Temp, file: f}
+	var err error
 	if a.index, err = a.read(); err != nil {
 		f.Close()
 		return nil, err
@@ -101,39 +106,75 @@ func (a *archive) unpack() (io.ReadCloser, error) {
 
 func (a *archive) broken(err error) error { return &NotImageError{a.path, err.Error()} }
 
-func (a *archive) image() (*Image, error) {
-	text, err := a.small("manifest.json", maxManifest)
+func (a *archive) image(o Options) (*Image, error) {
+	var img *Image
+	var err error
+	if a.index.has("manifest.json") || !a.index.has("index.json") { // newer dockers write both
+		img, err = a.dockerImage(o)
+	} else {
+		img, err = openOCI(a, o)
+	}
 	if err != nil {
 		return nil, a.broken(err)
 	}
-	m, err := parseArchiveManifest(text)
+	img.closers = []io.Closer{a}
+	return img, nil
+}
+
+func (a *archive) dockerImage(o Options) (*Image, error) {
+	text, err := a.small("manifest.json", maxManifest)
 	if err != nil {
-		return nil, a.broken(err)
+		return nil, err
+	}
+	m, err := parseArchiveManifest(text, o)
+	if err != nil {
+		return nil, err
 	}
 	config, err := a.small(m.Config, maxConfig)
 	if err != nil {
-		return nil, a.broken(err)
+		return nil, err
 	}
 	parsed, err := parseConfig(config)
 	if err != nil {
-		return nil, a.broken(fmt.Errorf("its config %.100q: %w", m.Config, err))
+		return nil, fmt.Errorf("its config %.100q: %w", m.Config, err)
 	}
 	// By index: a layer's folder is named by its digest in some layouts and by that of its description in others.
 	if len(parsed.diffIDs) != len(m.Layers) {
-		return nil, a.broken(fmt.Errorf("manifest.json lists %d layers, the config %d", len(m.Layers), len(parsed.diffIDs)))
+		return nil, fmt.Errorf("manifest.json lists %d layers, the config %d", len(m.Layers), len(parsed.diffIDs))
 	}
-	img := &Image{Family: handoff.DockerArchive, Platform: parsed.platform, config: fixedConfig(config), closers: []io.Closer{a}}
+	img := &Image{Family: handoff.DockerArchive, Platform: parsed.platform, config: fixedConfig(config)}
 	for i, name := range m.Layers {
 		at, err := a.index.find(name)
 		if err != nil {
-			return nil, a.broken(err)
+			return nil, err
 		}
 		img.Layers = append(img.Layers, &Layer{
-			Name: name, DiffID: parsed.diffIDs[i], Size: at.header.Size, source: &archiveLayer{a, at},
+			Name: name, DiffID: parsed.diffIDs[i], Size: at.size, source: &archiveLayer{a, at},
 		})
 	}
 	return img, nil
 }
+
+// content opens a member, for an OCI layout.
+func (a *archive) content(name string) (Content, int64, error) {
+	m, err := a.index.findOnce(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	if m.kept != nil {
+		return memberContent{bytes.NewReader(m.kept)}, m.size, nil
+	}
+	r, err := a.open(m)
+	if err != nil {
+		return nil, 0, err
+	}
+	return memberContent{r}, m.size, nil
+}
+
+// memberContent is a member of an archive, which is closed with it.
+type memberContent struct{ io.ReaderAt }
+
+func (memberContent) Close() error { return nil }
 
 // small reads a member into memory.
 func (a *archive) small(name string, limit int64) ([]byte, error) {
@@ -141,8 +182,8 @@ func (a *archive) small(name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.header.Size > limit {
-		return nil, fmt.Errorf("%.200q has %d bytes, more than %d", name, m.header.Size, limit)
+	if m.size > limit {
+		return nil, fmt.Errorf("%.200q has %d bytes, more than %d", name, m.size, limit)
 	}
 	if m.kept != nil {
 		return m.kept, nil
@@ -156,7 +197,7 @@ func (a *archive) small(name string, limit int64) ([]byte, error) {
 
 // open reads a member. The first call for a compressed archive unpacks all of it into a file: layers are read in any order,
 // several at a time, and most archives that come here are unchanged and never get this far.
-func (a *archive) open(m *member) (io.Reader, error) {
+func (a *archive) open(m *member) (*io.SectionReader, error) {
 	f := a.file
 	if a.kind != plain {
 		a.once.Do(func() { a.spooled, a.err = a.spool() })
@@ -165,7 +206,7 @@ func (a *archive) open(m *member) (io.Reader, error) {
 		}
 		f = a.spooled
 	}
-	return io.NewSectionReader(f, m.offset, m.header.Size), nil
+	return io.NewSectionReader(f, m.offset, m.size), nil
 }
 
 func (a *archive) spool() (*os.File, error) {
@@ -207,7 +248,7 @@ func (l *archiveLayer) writeTar(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return copyPlain(w, r, l.member.header.Size)
+	return copyPlain(w, r, l.member.size)
 }
 
 // copyPlain copies r, which has size bytes, to w, decompressed if need be.
@@ -223,19 +264,34 @@ func copyPlain(w io.Writer, r io.Reader, size int64) error {
 	return cut(err)
 }
 
-// parseArchiveManifest reads manifest.json, which must describe one image.
-func parseArchiveManifest(text []byte) (archiveManifest, error) {
+// parseArchiveManifest reads manifest.json: its one image or, of several, the one with the wanted name.
+func parseArchiveManifest(text []byte, o Options) (archiveManifest, error) {
 	var list []archiveManifest
 	if err := json.Unmarshal(text, &list); err != nil {
 		return archiveManifest{}, fmt.Errorf("its manifest.json: %w", err)
 	}
-	if len(list) != 1 {
-		return archiveManifest{}, fmt.Errorf("it holds %d images, not one", len(list))
+	found := list
+	if len(list) > 1 {
+		found = pick(list, func(i int) bool {
+			return slices.ContainsFunc(list[i].RepoTags, func(tag string) bool { return o.named(tag, false) })
+		})
+		if len(found) == 0 {
+			found = pick(list, func(i int) bool {
+				return slices.ContainsFunc(list[i].RepoTags, func(tag string) bool { return strings.HasPrefix(tag, o.Name+":") })
+			})
+		}
 	}
-	if list[0].Config == "" {
+	if len(found) != 1 {
+		var names []string
+		for _, m := range list {
+			names = append(names, m.RepoTags...)
+		}
+		return archiveManifest{}, severalError(len(list), names)
+	}
+	if found[0].Config == "" {
 		return archiveManifest{}, errors.New("its manifest.json names no config")
 	}
-	return list[0], nil
+	return found[0], nil
 }
 
 // parsedConfig is what is needed of an image config.

@@ -266,6 +266,17 @@ func TestHostileArchives(t *testing.T) {
 		t.Errorf("Open of too many members = %v", err)
 	}
 
+	// Names of a mebibyte each shrink to nothing: what is kept of them is bounded.
+	long := entry{name: strings.Repeat("n", 1<<20-100)}
+	var names bytes.Buffer
+	for range maxNames>>20 + 1 {
+		one := tarOf(t, long)
+		names.Write(one[:len(one)-1024])
+	}
+	if _, err := Open(write(t, gzipped9(names.Bytes())), Options{}); err == nil || !strings.Contains(err.Error(), "MiB of names") {
+		t.Errorf("Open of long names = %v", err)
+	}
+
 	bomb := &limited{r: zeroReader{}, close: func() error { return nil }, left: 1000}
 	if n, err := io.Copy(io.Discard, bomb); err == nil || n != 1000 {
 		t.Errorf("a bomb gave %d bytes, %v", n, err)
@@ -288,6 +299,9 @@ type zeroReader struct{}
 func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func FuzzOpenArchive(f *testing.F) {
+	oci := f.TempDir()
+	ociLayout(f, oci, map[string]v1.Image{"latest": ociImage(f, "arm64")})
+	f.Add(tarOfDir(f, oci))
 	for _, layout := range layouts(f) {
 		f.Add(layout)
 		f.Add(gzipped9(layout))

@@ -1,5 +1,5 @@
 // Package image opens the container images that Nix builds, whatever library wrote them: docker-archive files of
-// dockerTools, streamLayeredImage scripts, and the JSON of nix2container.
+// dockerTools, streamLayeredImage scripts, the JSON of nix2container, and OCI layouts, as folders and as archives.
 //
 // It says what an image is made of without making it: an Image has its layers' digests where the file on disk gives them,
 // and a layer's bytes are read, or written anew bit for bit, only when somebody asks for them.
@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -25,6 +26,12 @@ import (
 type Options struct {
 	Store handoff.Store // where store paths named inside the image are on disk; the zero value is /nix/store
 	Temp  string        // folder for what has to be unpacked; empty is os.TempDir
+
+	// Of a file with several images these say which: the one tagged Name:Tag, or the only one of that Name, and for Platform. Of
+	// a file with one image nobody asks what it is called.
+	Name     string
+	Tags     []string // any of these will do
+	Platform v1.Platform
 }
 
 // Image is one container image as Nix left it on disk. Its methods, and those of different layers, may be used from several
@@ -35,8 +42,10 @@ type Image struct {
 	Platform v1.Platform
 	Layers   []*Layer // bottom first
 
+	// Annotations are those of the manifest on disk, when there is one. They are not part of the config.
+	Annotations map[string]string
+
 	config  func(diffIDs []v1.Hash) ([]byte, error)
-	archive func(w io.Writer) error // nil: the family is no archive
 	closers []io.Closer
 }
 
@@ -86,11 +95,17 @@ type Blob struct {
 	MediaType types.MediaType
 	Digest    v1.Hash
 	Size      int64 // 0 when not known
-	open      func() (*os.File, error)
+	open      func() (Content, error)
 }
 
-// Open reads the blob as it is.
-func (b *Blob) Open() (*os.File, error) { return b.open() }
+// Content is a file that is open, or a part of one.
+type Content interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// Open opens the blob as it is.
+func (b *Blob) Open() (Content, error) { return b.open() }
 
 // source writes a layer's tar.
 type source interface{ writeTar(w io.Writer) error }
@@ -139,7 +154,12 @@ type DigestError struct {
 }
 
 func (e *DigestError) Error() string {
-	return fmt.Sprintf("layer %s has digest %s, the image says %s", e.Layer, e.Got, e.Want)
+	names := strings.Fields(e.Layer)
+	shown := strings.Join(names[:min(3, len(names))], " ")
+	if more := len(names) - 3; more > 0 {
+		shown += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Sprintf("layer %s has digest %s, the image says %s", shown, e.Got, e.Want)
 }
 
 // NotImageError is a file that is not an image of any family, or a broken one.
@@ -162,8 +182,11 @@ func Open(path string, o Options) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info.IsDir() {
+		return openLayout(path, o)
+	}
 	if !info.Mode().IsRegular() {
-		return nil, &NotImageError{path, "it is a folder or a device, not a file"}
+		return nil, &NotImageError{path, "it is a device, not a file"}
 	}
 	f, err := os.Open(path)
 	if err != nil {

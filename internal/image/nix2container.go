@@ -160,7 +160,7 @@ func (l n2cLayer) open(store handoff.Store) (*Layer, error) {
 		file := &n2cFile{store: store, path: l.LayerPath}
 		layer.source = file
 		if compressed {
-			layer.Blob = &Blob{MediaType: mediaType, Digest: digest, Size: l.Size, open: file.open}
+			layer.Blob = &Blob{MediaType: mediaType, Digest: digest, Size: l.Size, open: func() (Content, error) { return file.open() }}
 		}
 	}
 	return layer, nil

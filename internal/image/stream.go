@@ -88,7 +88,6 @@ func (s *streamImage) image(o Options) (*Image, error) {
 			return nil, err
 		}
 	}
-	img.archive = func(w io.Writer) error { return s.writeArchive(w, img) }
 	for _, paths := range s.conf.StoreLayers {
 		s.origins = append(s.origins, paths)
 		img.Layers = append(img.Layers, &Layer{
@@ -112,10 +111,14 @@ func (s *streamImage) openBase(img *Image, o Options) error {
 	if err != nil {
 		return fmt.Errorf("base image: %w", err)
 	}
-	if s.base, err = indexArchive(file, o); err != nil {
+	f, err := os.Open(file)
+	if err != nil {
 		return fmt.Errorf("base image: %w", err)
 	}
-	base, err := s.base.image()
+	if s.base, err = indexArchive(f, file, o); err != nil {
+		return fmt.Errorf("base image: %w", err)
+	}
+	base, err := s.base.image(Options{})
 	if err == nil {
 		err = s.readBase()
 	}
@@ -135,7 +138,7 @@ func (s *streamImage) readBase() error {
 	if err != nil {
 		return err
 	}
-	if s.baseMan, err = parseArchiveManifest(text); err != nil {
+	if s.baseMan, err = parseArchiveManifest(text, Options{}); err != nil {
 		return err
 	}
 	config, err := s.base.small(s.baseMan.Config, maxConfig)

@@ -15,14 +15,16 @@ const (
 	maxManifest = 4 << 20  // manifest.json
 	maxConfig   = 8 << 20  // an image config
 	maxKept     = 32 << 20 // small members of a compressed archive, kept for the case that one is the config
+	maxNames    = 16 << 20 // bytes of all names and links
 )
 
 // member is one file of an archive.
 type member struct {
-	header *tar.Header
+	size   int64
 	offset int64 // of its first byte
 	kept   []byte
 	link   string // of a symbolic or hard link: the member it stands for
+	sparse bool
 }
 
 // tarIndex is the table of contents a tar lacks.
@@ -36,7 +38,7 @@ type tarIndex struct {
 func indexTar(r io.Reader, position func() (int64, error), keep bool) (*tarIndex, error) {
 	x := &tarIndex{members: map[string]*member{}, twice: map[string]bool{}}
 	tr := tar.NewReader(r)
-	kept := int64(0)
+	kept, names := int64(0), 0
 	for count := 0; ; count++ {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -48,7 +50,10 @@ func indexTar(r io.Reader, position func() (int64, error), keep bool) (*tarIndex
 		if count == maxMembers {
 			return nil, fmt.Errorf("more than %d members", maxMembers)
 		}
-		m := &member{header: h}
+		if names += len(h.Name) + len(h.Linkname); names > maxNames {
+			return nil, fmt.Errorf("more than %d MiB of names", maxNames>>20)
+		}
+		m := &member{size: h.Size, sparse: h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != ""}
 		if m.offset, err = position(); err != nil {
 			return nil, err
 		}
@@ -76,6 +81,9 @@ func indexTar(r io.Reader, position func() (int64, error), keep bool) (*tarIndex
 	}
 }
 
+// has says whether there is a member of a name.
+func (x *tarIndex) has(name string) bool { return x.members[name] != nil }
+
 // find returns the regular member of a name, through links inside the archive.
 func (x *tarIndex) find(name string) (*member, error) {
 	at := memberName(name)
@@ -86,7 +94,7 @@ func (x *tarIndex) find(name string) (*member, error) {
 			return nil, fmt.Errorf("it has no %.200q", name)
 		case m.link != "":
 			at = m.link
-		case m.header.PAXRecords["GNU.sparse.major"] != "" || m.header.PAXRecords["GNU.sparse.map"] != "":
+		case m.sparse:
 			return nil, fmt.Errorf("%.200q is a sparse file", name)
 		default:
 			return m, nil
@@ -114,7 +122,7 @@ func mayBeJSON(name string) bool {
 
 // cut explains the end of a file that was not written to its end.
 func cut(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF {
 		return errors.New("it is cut short")
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"sync/atomic"
 
@@ -64,7 +65,7 @@ func (nopCloser) Close() error { return nil }
 // blob is a layer ready to be sent.
 type blob struct {
 	v1.Descriptor
-	file *os.File
+	file image.Content
 }
 
 // reader reads the blob from its start; several may read at a time.
@@ -95,12 +96,11 @@ func (r *run) materialise(ctx context.Context, l *image.Layer, b *lazyBlob) (*bl
 }
 
 func (r *run) makeBlob(ctx context.Context, l *image.Layer) (*blob, error) {
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	release, err := r.slot(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer release()
 	if l.Blob != nil && (r.Format == OCI || dockerType[l.Blob.MediaType] != "") {
 		return checkBlob(ctx, l)
 	}
@@ -117,6 +117,16 @@ func (r *run) makeBlob(ctx context.Context, l *image.Layer) (*blob, error) {
 		return nil, err
 	}
 	return &blob{d, f}, nil
+}
+
+// slot waits until fewer than Options.Workers are at hard work.
+func (r *run) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case r.slots <- struct{}{}:
+		return func() { <-r.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (r *run) compress(ctx context.Context, l *image.Layer, f *os.File) (v1.Descriptor, error) {
@@ -152,7 +162,7 @@ func checkBlob(ctx context.Context, l *image.Layer) (*blob, error) {
 		return nil, err
 	}
 	sum := &summing{w: ctxWriter{ctx, io.Discard}, sum: sha256.New()}
-	_, err = io.Copy(sum, f)
+	_, err = io.Copy(sum, io.NewSectionReader(f, 0, math.MaxInt64))
 	if err == nil && sum.digest() != l.Blob.Digest {
 		err = &image.DigestError{Layer: l.Name, Want: l.Blob.Digest, Got: sum.digest()}
 	}

@@ -104,14 +104,13 @@ func (r *run) identify(ctx context.Context, todo []*member) {
 		keys = append(keys, users)
 	}
 	each(ctx, keys, func(users []user) {
-		select {
-		case r.slots <- struct{}{}:
-			defer func() { <-r.slots }()
-		case <-ctx.Done():
+		release, err := r.slot(ctx)
+		if err != nil {
 			return
 		}
+		defer release()
 		first := users[0].layer()
-		err := first.WriteTar(ctxWriter{ctx, io.Discard})
+		err = first.WriteTar(ctxWriter{ctx, io.Discard})
 		for _, u := range users {
 			if err != nil {
 				u.member.fail(err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -28,7 +29,7 @@ func (r *run) prepare(ctx context.Context, m *member) error {
 		return r.confirm(ctx, m)
 	}
 	var err error
-	if m.image, err = image.Open(m.Path, image.Options{Store: m.Store, Temp: r.Temp}); err != nil {
+	if m.image, err = r.open(ctx, m.Image); err != nil {
 		return err
 	}
 	if m.System == "" {
@@ -64,6 +65,23 @@ func (r *run) prepare(ctx context.Context, m *member) error {
 		}
 	}
 	return r.learnMore(ctx, m)
+}
+
+// open opens an image on disk; one that is a script is run when Options.Exec says so.
+func (r *run) open(ctx context.Context, i Image) (*image.Image, error) {
+	o := image.Options{Store: i.Store, Temp: r.Temp, Name: i.Name, Tags: []string{i.Tag, i.ImageTag}, Platform: v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}
+	if i.System != "" {
+		o.Platform = platformOf(i.System)
+	}
+	if !r.Exec {
+		return image.Open(i.Path, o)
+	}
+	release, err := r.slot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return image.Exec(ctx, i.Path, o)
 }
 
 // lookUp asks which image is at a member's tag, and nothing of what it is made of.
@@ -197,7 +215,7 @@ func (r *run) recognise(m *member, found *learned) bool {
 	if len(found.diffIDs) != len(m.image.Layers) || unread && (r.Check || !hashLike.MatchString(m.Tag)) {
 		return false
 	}
-	for key, value := range r.Annotations {
+	for key, value := range r.annotations(m) {
 		if found.annotations[key] != value {
 			return false
 		}

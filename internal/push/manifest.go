@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -53,7 +54,7 @@ func (r *run) writeImage(ctx context.Context, m *member) error {
 		r.known.setBlob(m.repo.Path(), digest.String())
 	}
 	manifest := r.Format.manifest(v1.Descriptor{Digest: digest, Size: size}, m)
-	manifest.Annotations = r.Annotations
+	manifest.Annotations = r.annotations(m)
 	text, err := json.Marshal(manifest)
 	if err != nil {
 		return err
@@ -75,6 +76,17 @@ func (r *run) writeImage(ctx context.Context, m *member) error {
 	}
 	m.addSent(int64(len(text)))
 	return nil
+}
+
+// annotations are those of a member's manifest: what its file brings, and on top what Options has. Docker's format has none.
+func (r *run) annotations(m *member) map[string]string {
+	if r.Format == Docker || len(m.image.Annotations)+len(r.Annotations) == 0 {
+		return nil
+	}
+	all := map[string]string{}
+	maps.Copy(all, m.image.Annotations)
+	maps.Copy(all, r.Annotations)
+	return all
 }
 
 // write puts a manifest or index to a tag. A tag that must not move may be where it should be already: some registries

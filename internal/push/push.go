@@ -49,6 +49,8 @@ type Options struct {
 	NoLearn   bool             // what the registry says of its layers is not read, nor which image is at a tag
 	Verify    bool             // each blob that is not sent is asked for, although a manifest names it
 
+	Exec bool // stream scripts are run, as image.Exec does
+
 	Format Format // of what is written; the zero value is OCI
 
 	Compression Compression // of layers that are sent; the zero value is gzip
