@@ -42,8 +42,11 @@ func explainManifests(err error) error {
 
 func explainImages(bad *manifest.Error) error {
 	hint := "correct the image's name, build and push that image too, or give it in the input images; require-digests: false lets it pass"
-	if strings.Contains(bad.Problems[0].Text, "is no image reference") {
-		hint = "write the image as repository:tag or repository@digest; placeholders have to be filled in before"
+	switch text := bad.Problems[0].Text; {
+	case strings.Contains(text, "is no image reference"):
+		hint = "write the image as repository:tag or repository@digest; placeholders have to be filled in before, but for flakeship:NAME"
+	case strings.Contains(text, "is named by no object"):
+		hint = "name the image in a manifest, or in the input unused-images if it runs elsewhere; require-digests: false lets it pass"
 	}
 	return listed(action.Fail(action.BadInput, bad, "%s", hint), len(bad.Problems), bad.List())
 }

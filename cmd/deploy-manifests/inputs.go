@@ -18,8 +18,9 @@ type inputs struct {
 	push    *handoff.PushResult // nil: none was given
 	objects []manifest.Object   // images pinned
 	pinned  []handoff.PinnedImage
-	cluster *cluster.Cluster
-	name    string // of the set
+	edits   []manifest.Edit  // the same, place by place
+	cluster *cluster.Cluster // nil when none takes part
+	name    string           // of the set
 }
 
 // readInputs reads everything that is given and reports all that is wrong with it together.
@@ -38,11 +39,27 @@ func readInputs(ctx context.Context, env *action.Env) (in inputs, err error) {
 	for _, err := range split(err) {
 		report(action.Fail(action.BadInput, fmt.Errorf("input images: %w", err), "give NAME=reference, one per line, such as redis=registry.example.org/redis:7"))
 	}
-	if in.cluster, err = openCluster(env); err != nil {
-		report(explainCluster(err))
+	if table != nil {
+		for _, err := range split(table.Declare(env.List("image-fields"))) {
+			report(action.Fail(action.BadInput, fmt.Errorf("input image-fields: %w", err), "give KIND.GROUP=PATH, one per line, such as Fleet.example.org=spec.pools[].image"))
+		}
 	}
-	if in.name, err = setName(env); err != nil {
-		report(err)
+	namespace, render := env.Text("namespace"), env.Text("mode") == "render"
+	switch {
+	case render && env.Text("out-dir") == "":
+		report(action.Fail(action.BadInput, errors.New("mode is render, but input out-dir is empty"), "give the folder that the manifests are written to"))
+	case !render && env.Text("out-dir") != "":
+		report(action.Fail(action.BadInput, fmt.Errorf("input out-dir is given, but mode is %s", env.Text("mode")), "set mode: render, or leave out-dir out"))
+	}
+	if !render {
+		if in.cluster, err = openCluster(env); err != nil {
+			report(explainCluster(err))
+		} else {
+			namespace = in.cluster.Namespace
+		}
+		if in.name, err = setName(env); err != nil {
+			report(err)
+		}
 	}
 	if in.objects, err = manifest.Read(ctx, env.List("manifests"), env.Stdin); err != nil {
 		report(explainManifests(err))
@@ -51,11 +68,11 @@ func readInputs(ctx context.Context, env *action.Env) (in inputs, err error) {
 		return in, errors.Join(problems...)
 	}
 
-	if err := manifest.Unique(in.objects, in.cluster.Namespace); err != nil {
+	if err := manifest.Unique(in.objects, namespace); err != nil {
 		report(explainManifests(err))
 	}
-	result := table.Objects(in.objects, env.Bool("require-digests"))
-	in.pinned = result.Pinned
+	result := table.Objects(in.objects, resolve.Options{RequireDigests: env.Bool("require-digests"), Unused: env.List("unused-images")})
+	in.pinned, in.edits = result.Pinned, result.Edits
 	for _, warning := range result.Warnings {
 		env.Warnf("%s", warning)
 	}

@@ -19,10 +19,16 @@ func run(ctx context.Context, env *action.Env) error {
 	if err != nil {
 		return err
 	}
-	result := &handoff.DeployResult{Server: in.cluster.Server, Objects: []handoff.DeployedObject{}, Images: in.pinned,
-		Set: in.name, Namespace: in.cluster.Namespace}
+	result := &handoff.DeployResult{Objects: []handoff.DeployedObject{}, Images: in.pinned}
 	if in.push != nil {
 		result.Commit, result.Previous = in.push.Commit, []string{in.push.Digest}
+	}
+	if env.Text("mode") == "render" {
+		return render(env, in, result, start)
+	}
+	result.Server, result.Set, result.Namespace = in.cluster.Server, in.name, in.cluster.Namespace
+	if env.Text("mode") == "diff" {
+		return showDiff(ctx, env, in, result, start)
 	}
 	d := &deploy{env: env, inputs: in, result: result, set: deployset.New(in.cluster, in.name), record: record(ctx, env, in), rollouts: newRollouts(env, in.cluster)}
 	for _, o := range in.objects {

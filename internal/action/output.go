@@ -2,6 +2,7 @@ package action
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,6 +136,16 @@ func (e *Env) addToReport(d handoff.Document) {
 	if err := report.Add(path, d, run); err != nil {
 		e.Warnf("%v", err)
 	}
+}
+
+// WriteTemp writes a file for later steps of the job to the runner's temporary folder and returns its path. Its name holds a
+// hash of the content, so that two steps of one job never share a file.
+func (e *Env) WriteTemp(prefix, extension string, text []byte) (path string, err error) {
+	path = filepath.Join(e.tempDir(), "flakeship", fmt.Sprintf("%s-%.12x%s", prefix, sha256.Sum256(text), extension))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	return path, os.WriteFile(path, text, 0o644)
 }
 
 func (e *Env) tempDir() string {

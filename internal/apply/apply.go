@@ -41,6 +41,7 @@ const (
 // Options are the settings of Objects.
 type Options struct {
 	Conflicts Policy       // empty: Safe
+	DryRun    bool         // nothing is written: the changes say what would be
 	Workers   int          // requests in flight; zero: 16, which is where an API server with default limits stops getting faster
 	Report    func(Change) // gets each object that was written, as soon as it is; calls do not overlap
 
@@ -64,8 +65,11 @@ type Change struct {
 	At      time.Time // when it was written, or found to be unchanged
 	// Resource is what the server calls the object's kind; empty when it does not know it.
 	Resource schema.GroupVersionResource
-	// Live is the object as the server has it, for Created, Configured and Unchanged.
+	// Live is the object as the server has it, for Created, Configured, Recreated and Unchanged. In a dry run it is what the
+	// server says it would have; for an object the server could not be asked about yet, the manifest.
 	Live *unstructured.Unstructured
+	// Before is the object as it was, if it was there and could be read.
+	Before *unstructured.Unstructured
 }
 
 // Objects applies objects, each of which may be given once. What has no namespace goes to the cluster's default one.
@@ -185,6 +189,9 @@ func (a *applier) run(ctx context.Context) error {
 	if err := a.failed(); err != nil {
 		return err
 	}
+	if a.options.DryRun {
+		return a.foresee(ctx)
+	}
 	if err := a.begin(ctx); err != nil {
 		return err
 	}
@@ -287,6 +294,7 @@ func (a *applier) changes() []Change {
 	for s := foundations; s < stageCount; s++ {
 		for _, it := range a.items {
 			if it.stage == s {
+				it.change.Before = it.live
 				changes = append(changes, it.change)
 			}
 		}

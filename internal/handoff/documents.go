@@ -231,10 +231,11 @@ const (
 // DeployResult is what the cluster has now. Written by deploy-manifests.
 type DeployResult struct {
 	Header
-	Server  string           `json:"server"`  // API server's URL
-	Changed bool             `json:"changed"` // at least one object was created, configured or recreated
-	Objects []DeployedObject `json:"objects"` // in the order they were applied
-	Images  []PinnedImage    `json:"images"`  // references that were pinned, sorted
+	Server  string           `json:"server"`           // API server's URL
+	Changed bool             `json:"changed"`          // at least one object was created, configured or recreated
+	DryRun  bool             `json:"dryRun,omitempty"` // nothing was written: the actions are what would have been done
+	Objects []DeployedObject `json:"objects"`          // in the order they were applied
+	Images  []PinnedImage    `json:"images"`           // references that were pinned, sorted
 
 	Set       string    `json:"set,omitempty"`       // name of the set the objects belong to
 	Namespace string    `json:"namespace,omitempty"` // where the set's own objects are

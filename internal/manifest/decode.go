@@ -16,11 +16,13 @@ import (
 
 // Decode returns the objects in text, which came from file: YAML or JSON, any number of documents, Lists unpacked. What can
 // be read is returned even when there are problems.
-func Decode(file string, text []byte) ([]Object, []Problem) {
-	text = bytes.TrimPrefix(text, []byte("\ufeff"))
-	d := decoder{file: file}
-	if !d.json(text) {
-		for _, doc := range split(text) {
+func Decode(file string, text []byte) ([]Object, []Problem) { return decode(file, file, text) }
+
+func decode(file, out string, text []byte) ([]Object, []Problem) {
+	d := decoder{file: file, in: &origin{out, bytes.TrimPrefix(text, []byte("\ufeff"))}}
+	if !d.json(d.in.text) {
+		for _, doc := range split(d.in.text) {
+			doc.in = d.in
 			d.yaml(doc)
 		}
 	}
@@ -29,6 +31,7 @@ func Decode(file string, text []byte) ([]Object, []Problem) {
 
 type decoder struct {
 	file     string
+	in       *origin
 	objects  []Object
 	problems []Problem
 }
@@ -50,8 +53,8 @@ func (d *decoder) json(text []byte) bool {
 		if dec.Decode(&raw) != nil {
 			return false
 		}
-		before := text[:int(dec.InputOffset())-len(raw)]
-		docs = append(docs, &document{text: raw, first: 1 + bytes.Count(before, []byte("\n"))})
+		at := int(dec.InputOffset()) - len(raw)
+		docs = append(docs, &document{in: d.in, at: at, text: raw, first: 1 + bytes.Count(text[:at], []byte("\n"))})
 	}
 	if len(bytes.TrimSpace(text[dec.InputOffset():])) > 0 {
 		return false

@@ -29,7 +29,7 @@ func Read(ctx context.Context, inputs []string, stdin io.Reader) ([]Object, erro
 			if err != nil {
 				return nil, err
 			}
-			r.text("stdin", text)
+			r.text("stdin", "stdin.yaml", text)
 			continue
 		}
 		r.input(input)
@@ -72,8 +72,8 @@ func (r *reader) problem(at, format string, args ...any) {
 	r.problems = append(r.problems, Problem{at, fmt.Sprintf(format, args...)})
 }
 
-func (r *reader) text(file string, text []byte) {
-	objects, problems := Decode(file, text)
+func (r *reader) text(file, out string, text []byte) {
+	objects, problems := decode(file, out, text)
 	r.objects = append(r.objects, objects...)
 	r.problems = append(r.problems, problems...)
 }
@@ -82,11 +82,11 @@ func (r *reader) input(input string) {
 	info, err := os.Stat(input)
 	switch {
 	case err == nil && info.IsDir():
-		if r.folder(input, 0) == 0 {
+		if r.folder(input, input, 0) == 0 {
 			r.problem(input, "no .yaml, .yml or .json file in this folder")
 		}
 	case err == nil:
-		r.file(input)
+		r.file(filepath.Dir(input), input)
 	case !strings.ContainsAny(input, "*?["):
 		r.problem(input, "cannot be read: %v", cause(err))
 	default:
@@ -98,9 +98,9 @@ func (r *reader) input(input string) {
 		}
 		for _, match := range matches {
 			if info, err := os.Stat(match); err == nil && info.IsDir() {
-				r.folder(match, 0)
+				r.folder(fixed(input), match, 0)
 			} else {
-				r.file(match)
+				r.file(fixed(input), match)
 			}
 		}
 	}
@@ -108,7 +108,7 @@ func (r *reader) input(input string) {
 
 // folder reads all manifests below dir and returns how many files that were. Links are followed, as Nix outputs are full
 // of them.
-func (r *reader) folder(dir string, depth int) (files int) {
+func (r *reader) folder(root, dir string, depth int) (files int) {
 	if depth > 100 {
 		r.problem(dir, "more than 100 folders deep: is there a link to a folder above?")
 		return 1
@@ -129,19 +129,20 @@ func (r *reader) folder(dir string, depth int) (files int) {
 		case err != nil:
 			r.problem(path, "cannot be read: %v", cause(err))
 		case info.IsDir():
-			files += r.folder(path, depth+1)
+			files += r.folder(root, path, depth+1)
 		case slices.Contains([]string{"kustomization.yaml", "kustomization.yml", "Kustomization"}, name):
 			r.problem(path, "a kustomization is not applied as it is: give the output of `kustomize build`")
 			files++
 		case slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)):
-			r.file(path)
+			r.file(root, path)
 			files++
 		}
 	}
 	return files
 }
 
-func (r *reader) file(path string) {
+// file reads the file at path, which was found below root.
+func (r *reader) file(root, path string) {
 	real, err := filepath.EvalSymlinks(path)
 	if err == nil {
 		real, err = filepath.Abs(real)
@@ -167,8 +168,24 @@ func (r *reader) file(path string) {
 	case len(text) > maxFile:
 		r.problem(path, "more than %d MiB", maxFile>>20)
 	default:
-		r.text(path, text)
+		r.text(path, below(root, path), text)
 	}
+}
+
+// below is path as seen from root.
+func below(root, path string) string {
+	if rel, err := filepath.Rel(root, path); err == nil {
+		return rel
+	}
+	return filepath.Base(path)
+}
+
+// fixed is the part of a pattern before its first wildcard, up to a folder.
+func fixed(pattern string) string {
+	if i := strings.IndexAny(pattern, "*?["); i >= 0 {
+		pattern = pattern[:i]
+	}
+	return filepath.Dir(pattern + "x")
 }
 
 // cause drops the operation and path from an error of package os: the message names the path already.
@@ -191,10 +208,7 @@ func glob(pattern string) ([]string, error) {
 	if _, err := filepath.Match(strings.ReplaceAll(after, "**", "*"), ""); err != nil {
 		return nil, err
 	}
-	root := "."
-	if i := strings.LastIndex(before, "/"); i >= 0 {
-		root = before[:i+1]
-	}
+	root := filepath.Dir(before + "x")
 	if strings.ContainsAny(root, "*?[") {
 		return nil, errors.New("** must come before other wildcards of folders")
 	}

@@ -30,8 +30,16 @@ func (s Source) Field(path ...any) Source {
 	return s
 }
 
+// origin is a whole file.
+type origin struct {
+	out  string // path in a folder that all input is written to again
+	text []byte
+}
+
 // document is one YAML document, or one JSON value, of a file.
 type document struct {
+	in    *origin
+	at    int // where text begins in it
 	text  []byte
 	first int // line of the file the text begins at
 	parse sync.Once
@@ -39,20 +47,27 @@ type document struct {
 }
 
 // line finds the line of the deepest node that path leads to; 0 when nothing is known.
-//
-// Lines are looked up only for messages and Lists. So the decoder that gives values, which is the one kubectl uses, need not
-// know them, and a second one that does runs only when it is needed. JSON is read as YAML here, which it nearly is.
 func (d *document) line(path []any) int {
+	_, line := d.find(path)
+	return line
+}
+
+// find finds the node that path leads to, or nil, and the line of the deepest one on the way there.
+//
+// Places are looked up only for messages, for Lists and to rewrite a file. So the decoder that gives values, which is the one
+// kubectl uses, need not know them, and a second one that does runs only when it is needed. JSON is read as YAML here, which it
+// nearly is.
+func (d *document) find(path []any) (node *yaml.Node, line int) {
 	d.parse.Do(func() {
 		var root yaml.Node
 		if yaml.Unmarshal(d.text, &root) == nil && len(root.Content) == 1 {
 			d.root = root.Content[0]
 		}
 	})
-	node, line := d.root, 0
+	node = d.root
 	for {
 		if node == nil {
-			return line
+			return nil, line
 		}
 		if node.Kind == yaml.AliasNode {
 			node = node.Alias
@@ -61,7 +76,7 @@ func (d *document) line(path []any) int {
 			line = d.inFile(node.Line)
 		}
 		if len(path) == 0 {
-			return line
+			return node, line
 		}
 		var next *yaml.Node
 		switch key := path[0].(type) {

@@ -13,7 +13,7 @@ func split(text []byte) []*document {
 	begin, first, line := 0, 1, 1
 	directives := false // since begin: %YAML and the like belong to the document after the next ---
 	cut := func(end int) {
-		docs = append(docs, &document{text: text[begin:end], first: first})
+		docs = append(docs, &document{at: begin, text: text[begin:end], first: first})
 		begin, first, directives = end, line, false
 	}
 	for pos := 0; pos < len(text); line++ {
@@ -30,7 +30,7 @@ func split(text []byte) []*document {
 				cut(pos)
 			}
 		case marker(row, "..."):
-			docs = append(docs, &document{text: text[begin:pos], first: first})
+			docs = append(docs, &document{at: begin, text: text[begin:pos], first: first})
 			begin, first, directives = end, line+1, false
 		case row[0] == '%' && len(bytes.TrimSpace(text[begin:pos])) == 0:
 			directives = true

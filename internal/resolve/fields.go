@@ -10,13 +10,12 @@ import (
 	"github.com/flakeship/flakeship/internal/manifest"
 )
 
-// field is one place where an image is named.
+// field is one text of an object.
 type field struct {
 	object manifest.Object
-	parent map[string]any
-	key    string // in parent
-	path   []any  // from the object
-	text   string // parent[key] as it was found
+	path   []any // from the object
+	text   string
+	set    func(string)
 }
 
 // found is a field nothing is known for.
@@ -31,30 +30,45 @@ func (f field) problem(format string, args ...any) manifest.Problem {
 	return manifest.Problem{At: f.source().String(), Text: fmt.Sprintf("%s: image %q "+format, append([]any{f.object.ID(), f.text}, args...)...)}
 }
 
-// fields returns the places in o where an image is named, in a fixed order.
-func fields(o manifest.Object) []field {
-	if o.GroupVersionKind().Group == "apiextensions.k8s.io" {
+// isDefinition says whether o only describes the fields of other objects.
+func isDefinition(o manifest.Object) bool {
+	return o.GroupVersionKind().Group == "apiextensions.k8s.io"
+}
+
+// images returns the places in o where an image is named, in a fixed order: those that have the shape of a pod, and those at
+// the declared paths.
+func images(o manifest.Object, declared []fieldPath) []field {
+	if isDefinition(o) {
 		return nil
 	}
 	var all []field
+	add := func(parent map[string]any, key string, path []any) {
+		if text, ok := parent[key].(string); ok && text != "" {
+			all = append(all, field{o, append(slices.Clone(path), key), text, func(to string) { parent[key] = to }})
+		}
+	}
 	for _, key := range slices.Sorted(maps.Keys(o.Object)) {
 		if key != "metadata" && key != "status" {
-			walk(o.Object[key], []any{key}, func(parent map[string]any, key string, path []any) {
-				if text, ok := parent[key].(string); ok && text != "" {
-					all = append(all, field{o, parent, key, append(slices.Clone(path), key), text})
-				}
-			})
+			pods(o.Object[key], []any{key}, add)
 		}
+	}
+	for _, p := range declared {
+		p.follow(o.Object, nil, func(parent map[string]any, key string, path []any) {
+			at := append(slices.Clone(path), key)
+			if !slices.ContainsFunc(all, func(f field) bool { return slices.Equal(f.path, at) }) {
+				add(parent, key, path)
+			}
+		})
 	}
 	return all
 }
 
-// walk calls visit for each map that may hold an image, with the key it would have there.
-func walk(v any, path []any, visit func(parent map[string]any, key string, path []any)) {
+// pods calls visit for each map that may hold an image, with the key it would have there.
+func pods(v any, path []any, visit func(parent map[string]any, key string, path []any)) {
 	switch v := v.(type) {
 	case []any:
 		for i, item := range v {
-			walk(item, append(path, i), visit)
+			pods(item, append(path, i), visit)
 		}
 	case map[string]any:
 		for _, key := range slices.Sorted(maps.Keys(v)) {
@@ -73,7 +87,23 @@ func walk(v any, path []any, visit func(parent map[string]any, key string, path 
 					}
 				}
 			}
-			walk(v[key], append(path, key), visit)
+			pods(v[key], append(path, key), visit)
+		}
+	}
+}
+
+// texts calls visit for each text in v, in a fixed order.
+func texts(v any, path []any, set func(string), visit func(text string, path []any, set func(string))) {
+	switch v := v.(type) {
+	case string:
+		visit(v, path, set)
+	case []any:
+		for i, item := range v {
+			texts(item, append(path, i), func(to string) { v[i] = to }, visit)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			texts(v[key], append(path, key), func(to string) { v[key] = to }, visit)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func prefix(registry string) string {
 	return repo
 }
 
-// unmatched is the warning for an image that no field names. Most likely it is misspelt somewhere, so what looks like it is
+// unmatched tells of an image that no field names. Most likely it is misspelt somewhere, so what looks like it is
 // shown.
 func unmatched(one *target, others []found) string {
 	base := last(one.name)
@@ -66,11 +66,11 @@ func unmatched(one *target, others []found) string {
 			near = append(near, fmt.Sprintf("%s (%s)", f.text, f.source()))
 		}
 	}
-	warning := fmt.Sprintf("image %s is named by no object", one.name)
+	text := fmt.Sprintf("image %s is named by no object", one.name)
 	if slices.Sort(near); len(near) > 0 {
-		warning += "; near: " + strings.Join(slices.Compact(near), ", ")
+		text += "; near: " + strings.Join(slices.Compact(near), ", ")
 	}
-	return warning
+	return text
 }
 
 // last is a repository's last part.

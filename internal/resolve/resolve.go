@@ -9,17 +9,22 @@
 //
 // The first way wins. Any other image is left as it is. Images are looked for wherever something has the shape of a pod:
 // containers, initContainers and ephemeralContainers with their image, volumes with their image.reference, at any depth of
-// any kind, custom ones too; never in a CustomResourceDefinition, whose schema only describes such fields.
+// any kind, custom ones too; at the paths that are declared for a kind; never in a CustomResourceDefinition, whose schema only
+// describes such fields.
+//
+// Everywhere else, in a ConfigMap's text or an argument, an image is meant only by the placeholder flakeship:NAME.
 package resolve
 
 import (
 	_ "crypto/sha512" // digests of that kind are known to the parser then
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flakeship/flakeship/internal/handoff"
 	"github.com/flakeship/flakeship/internal/manifest"
@@ -31,6 +36,7 @@ type Table struct {
 	byRepo   map[string]*target // key: normalised repository
 	byName   map[string]*target // key: image name of the push result
 	registry string             // normalised prefix of the push result, with a final slash; empty: none
+	paths    map[schema.GroupKind][]fieldPath
 }
 
 // target is one image that is provided.
@@ -45,7 +51,7 @@ type target struct {
 //
 // Errors: all that is wrong with the overrides, joined.
 func New(push *handoff.PushResult, overrides []string) (*Table, error) {
-	t := &Table{byRepo: map[string]*target{}, byName: map[string]*target{}}
+	t := &Table{byRepo: map[string]*target{}, byName: map[string]*target{}, paths: map[schema.GroupKind][]fieldPath{}}
 	if push != nil {
 		t.registry = prefix(push.Registry)
 		for _, image := range push.Images {
@@ -69,6 +75,22 @@ func New(push *handoff.PushResult, overrides []string) (*Table, error) {
 		}
 	}
 	return t, errors.Join(append(problems, t.chains()...)...)
+}
+
+// Declare makes the fields at the given paths of custom resources count as images, see parsePath for their form.
+//
+// Errors: all that is wrong with the declarations, joined.
+func (t *Table) Declare(declarations []string) error {
+	var problems []error
+	for _, text := range declarations {
+		kind, p, err := parsePath(text)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		t.paths[kind] = append(t.paths[kind], p)
+	}
+	return errors.Join(problems...)
 }
 
 func (t *Table) override(text string, overridden map[*target]bool) error {
@@ -118,59 +140,125 @@ func (t *Table) chains() (problems []error) {
 	return problems
 }
 
+// Options are the settings of Objects.
+type Options struct {
+	// RequireDigests makes these problems instead of warnings: an image of the push result's registry that ends up without a
+	// digest, a placeholder that is left, an image of the push result or an override that no object names.
+	RequireDigests bool
+	Unused         []string // names of images that no object needs to name; globs as of path.Match
+}
+
 // Result is what became of the images of a set of objects.
 type Result struct {
 	Pinned   []handoff.PinnedImage // sorted
+	Edits    []manifest.Edit       // the same, place by place
 	Problems []manifest.Problem    // nothing may be applied; in the order of the objects
 	Warnings []string
 }
 
 // Objects replaces the images in objects, in place. It changes no other field, gives the same result however often and in
 // whatever order of objects it is done, and may not be called for one object from two goroutines.
-//
-// With requireDigests, an image of the push result's registry that ends up without a digest is a problem; else a warning.
-// An image that no field names is a warning: a push may well hold images that run elsewhere.
-func (t *Table) Objects(objects []manifest.Object, requireDigests bool) Result {
-	result := Result{Pinned: []handoff.PinnedImage{}}
-	count := map[handoff.PinnedImage]int{}
-	matched := map[*target]bool{}
-	var others []found
-	for _, o := range objects {
-		for _, f := range fields(o) {
-			repo, named, err := parse(f.text)
-			one := t.lookup(repo, f.text)
-			switch {
-			case err != nil && (one != nil || holdsPods(o)):
-				result.Problems = append(result.Problems, f.problem("is no image reference: %v", err))
-			case err != nil: // a custom resource may hold a template here
-			case one == nil:
-				others = append(others, found{f, named})
-				if t.ours(repo) && !digested(named) {
-					t.unprovided(&result, f, repo, requireDigests)
-				}
-			default:
-				matched[one] = true
-				count[handoff.PinnedImage{From: f.text, To: one.to}]++
-				f.parent[f.key] = one.to
-				if toRepo, to, err := parse(one.to); err == nil && t.ours(toRepo) && !digested(to) {
-					t.report(&result, f, requireDigests, "is overridden by %s, which has no digest", one.to)
-				}
+func (t *Table) Objects(objects []manifest.Object, o Options) Result {
+	r := run{Table: t, options: o, count: map[handoff.PinnedImage]int{}, matched: map[*target]bool{}}
+	for _, object := range objects {
+		for _, f := range images(object, t.paths[object.GroupVersionKind().GroupKind()]) {
+			if !hasPlaceholder(f.text) {
+				r.image(f)
 			}
 		}
-	}
-	for pin, n := range count {
-		pin.Count = n
-		result.Pinned = append(result.Pinned, pin)
-	}
-	slices.SortFunc(result.Pinned, func(a, b handoff.PinnedImage) int {
-		return strings.Compare(a.From+" "+a.To, b.From+" "+b.To)
-	})
-	for _, one := range t.targets {
-		if !matched[one] {
-			result.Warnings = append(result.Warnings, unmatched(one, others))
+		if !isDefinition(object) {
+			texts(object.Object, nil, nil, func(text string, path []any, set func(string)) {
+				r.text(field{object, slices.Clone(path), text, set})
+			})
 		}
 	}
-	return result
+	for pin, n := range r.count {
+		pin.Count = n
+		r.result.Pinned = append(r.result.Pinned, pin)
+	}
+	slices.SortFunc(r.result.Pinned, func(a, b handoff.PinnedImage) int {
+		return strings.Compare(a.From+" "+a.To, b.From+" "+b.To)
+	})
+	if r.result.Pinned == nil {
+		r.result.Pinned = []handoff.PinnedImage{}
+	}
+	for _, one := range t.targets {
+		unused := func(glob string) bool { ok, _ := path.Match(glob, one.name); return ok }
+		if !r.matched[one] && !slices.ContainsFunc(o.Unused, unused) && !mentioned(objects, one.to) {
+			from := "push-result"
+			if t.byName[one.name] != one {
+				from = "images"
+			}
+			r.report(manifest.Problem{At: "input " + from, Text: unmatched(one, r.others)})
+		}
+	}
+	return r.result
+}
+
+// run is one call of Objects.
+type run struct {
+	*Table
+	options Options
+	result  Result
+	count   map[handoff.PinnedImage]int
+	matched map[*target]bool
+	others  []found // images nothing is known for
+}
+
+// image pins one image.
+func (r *run) image(f field) {
+	repo, named, err := parse(f.text)
+	one := r.lookup(repo, f.text)
+	switch {
+	case err != nil && (one != nil || holdsPods(f.object)):
+		r.result.Problems = append(r.result.Problems, f.problem("is no image reference: %v", err))
+	case err != nil: // a custom resource may hold a template here
+	case one == nil:
+		r.others = append(r.others, found{f, named})
+		if r.ours(repo) && !digested(named) {
+			r.unprovided(f, repo)
+		}
+	default:
+		f.set(one.to)
+		r.pin(f, f.text, one)
+	}
+}
+
+// text fills the placeholders in one text.
+func (r *run) text(f field) {
+	if !hasPlaceholder(f.text) {
+		return
+	}
+	filled := r.fill(f.text, func(token string, one *target) { r.pin(f, token, one) }, func(name string) { r.report(r.leftover(f, name)) })
+	if filled != f.text {
+		f.set(filled)
+	}
+}
+
+// mentioned says whether a text of the objects holds a reference: then it was put there by an earlier run.
+func mentioned(objects []manifest.Object, reference string) (found bool) {
+	for _, o := range objects {
+		texts(o.Object, nil, nil, func(text string, _ []any, _ func(string)) { found = found || strings.Contains(text, reference) })
+	}
+	return found
+}
+
+// pin notes that from, in f, became the image one.
+func (r *run) pin(f field, from string, one *target) {
+	r.matched[one] = true
+	r.count[handoff.PinnedImage{From: from, To: one.to}]++
+	r.result.Edits = append(r.result.Edits, manifest.Edit{Source: f.object.Source, Path: f.path, Old: from, New: one.to})
+	if repo, to, err := parse(one.to); err == nil && r.ours(repo) && !digested(to) {
+		r.report(f.problem("is overridden by %s, which has no digest", one.to))
+	}
+}
+
+func (r *run) report(p manifest.Problem) {
+	if r.options.RequireDigests {
+		r.result.Problems = append(r.result.Problems, p)
+	} else {
+		r.result.Warnings = append(r.result.Warnings, p.String())
+	}
 }
 
 // lookup finds what provides the image called text, of the normalised repository repo.
@@ -189,28 +277,20 @@ func (t *Table) ours(repo string) bool {
 	return t.registry != "" && strings.HasPrefix(repo, t.registry)
 }
 
-func (t *Table) unprovided(result *Result, f field, repo string, requireDigests bool) {
+// unprovided reports an image of the push result's registry that the push result does not have.
+func (r *run) unprovided(f field, repo string) {
 	var names []string
-	for _, one := range t.targets {
-		names = append(names, strings.TrimPrefix(one.repo, t.registry))
+	for _, one := range r.targets {
+		names = append(names, strings.TrimPrefix(one.repo, r.registry))
 	}
-	missing := strings.TrimPrefix(repo, t.registry)
+	missing := strings.TrimPrefix(repo, r.registry)
 	if near := nearest(missing, names); len(near) > 0 {
-		t.report(result, f, requireDigests, "is of the push result's registry, but the push result has no %s; near: %s", missing, strings.Join(near, ", "))
+		r.report(f.problem("is of the push result's registry, but the push result has no %s; near: %s", missing, strings.Join(near, ", ")))
 		return
 	}
 	slices.Sort(names)
 	if len(names) > 10 {
 		names = append(names[:10], "…")
 	}
-	t.report(result, f, requireDigests, "is of the push result's registry, but the push result has no %s; it has %s", missing, strings.Join(names, ", "))
-}
-
-func (t *Table) report(result *Result, f field, requireDigests bool, format string, args ...any) {
-	p := f.problem(format, args...)
-	if requireDigests {
-		result.Problems = append(result.Problems, p)
-	} else {
-		result.Warnings = append(result.Warnings, p.String())
-	}
+	r.report(f.problem("is of the push result's registry, but the push result has no %s; it has %s", missing, strings.Join(names, ", ")))
 }

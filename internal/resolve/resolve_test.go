@@ -46,9 +46,12 @@ func decode(t *testing.T, text string) []manifest.Object {
 
 const pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - image: '%s'\n"
 
+// strict is what most tests ask for: no object has to name an image.
+var strict = Options{RequireDigests: true, Unused: []string{"*", "*/*"}}
+
 func image(t *testing.T, objects []manifest.Object) string {
 	t.Helper()
-	all := fields(objects[0])
+	all := images(objects[0], nil)
 	if len(all) != 1 {
 		t.Fatalf("%d fields", len(all))
 	}
@@ -101,7 +104,7 @@ func TestReferences(t *testing.T) {
 	}
 	for _, tt := range tests {
 		objects := decode(t, fmt.Sprintf(pod, tt.from))
-		result := table(t, push("reg:5000/team", "api", "worker", "tools/migrate")).Objects(objects, true)
+		result := table(t, push("reg:5000/team", "api", "worker", "tools/migrate")).Objects(objects, strict)
 		got := image(t, objects)
 		switch {
 		case len(result.Problems) > 0:
@@ -135,13 +138,13 @@ func TestRegistries(t *testing.T) {
 		{"reg:443/team", "reg/team/api", false},
 	} {
 		objects := decode(t, fmt.Sprintf(pod, tt.from))
-		result := table(t, push(tt.registry, "api")).Objects(objects, true)
+		result := table(t, push(tt.registry, "api")).Objects(objects, strict)
 		if got := len(result.Pinned) == 1; got != tt.match {
 			t.Errorf("registry %s, image %s: pinned %v, want %v", tt.registry, tt.from, got, tt.match)
 		}
 	}
 	// Docker Hub's library belongs to everybody.
-	if result := table(t, push("docker.io", "api")).Objects(decode(t, fmt.Sprintf(pod, "redis")), true); len(result.Problems) > 0 {
+	if result := table(t, push("docker.io", "api")).Objects(decode(t, fmt.Sprintf(pod, "redis")), strict); len(result.Problems) > 0 {
 		t.Errorf("redis: %v", result.Problems)
 	}
 }
@@ -188,7 +191,7 @@ metadata: {name: cm}
 data: {image: api, containers: 'image: api'}
 `
 	objects := decode(t, text)
-	result := table(t, push("reg:5000/team", "api")).Objects(objects, true)
+	result := table(t, push("reg:5000/team", "api")).Objects(objects, strict)
 	to := "reg:5000/team/api:" + hash + "@" + digest("1")
 	if diff := cmp.Diff(handoffPins("api:YES", to, 6), result.Pinned); diff != "" || len(result.Problems)+len(result.Warnings) > 0 {
 		t.Errorf("pinned (-want +got):\n%s%v%v", diff, result.Problems, result.Warnings)
@@ -213,29 +216,23 @@ func TestProblemsAndWarnings(t *testing.T) {
 		fmt.Sprintf(pod, "${IMAGE}"),
 	}, "---\n")
 	objects := decode(t, text)
-	result := table(t, push("reg:5000/team", "api", "worker", "web")).Objects(objects, true)
+	result := table(t, push("reg:5000/team", "api", "worker", "web")).Objects(objects, Options{RequireDigests: true, Unused: []string{"w?b"}})
 	want := []string{
 		`f:6: Pod/p: image "reg:5000/team/wroker:v1" is of the push result's registry, but the push result has no wroker; near: worker`,
 		`f:13: Pod/p: image "reg:5000/team/unheard-of" is of the push result's registry, but the push result has no unheard-of; it has api, web, worker`,
 		`f:27: Pod/p: image "${IMAGE}" is no image reference: invalid reference format: repository name (library/${IMAGE}) must be lowercase`,
+		"input push-result: image api is named by no object; near: mirror.example.org/x/api:v2 (f:20)",
+		"input push-result: image worker is named by no object; near: reg:5000/team/wroker:v1 (f:6)",
 	}
 	var got []string
 	for _, p := range result.Problems {
 		got = append(got, p.String())
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("problems (-want +got):\n%s", diff)
-	}
-	warnings := []string{
-		"image api is named by no object; near: mirror.example.org/x/api:v2 (f:20)",
-		"image worker is named by no object; near: reg:5000/team/wroker:v1 (f:6)",
-		"image web is named by no object",
-	}
-	if diff := cmp.Diff(warnings, result.Warnings); diff != "" {
-		t.Errorf("warnings (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, got); diff != "" || len(result.Warnings) > 0 {
+		t.Errorf("problems (-want +got):\n%s%v", diff, result.Warnings)
 	}
 
-	result = table(t, push("reg:5000/team", "api")).Objects(decode(t, fmt.Sprintf(pod, "reg:5000/team/web")), false)
+	result = table(t, push("reg:5000/team", "api")).Objects(decode(t, fmt.Sprintf(pod, "reg:5000/team/web")), Options{})
 	if len(result.Problems) != 0 || len(result.Warnings) != 2 {
 		t.Errorf("without require-digests: problems %v, warnings %v", result.Problems, result.Warnings)
 	}
@@ -251,18 +248,18 @@ func TestOverrides(t *testing.T) {
 		{"docker.io/library/redis = redis:7", "redis:6", "docker.io/library/redis:7"},
 	} {
 		objects := decode(t, fmt.Sprintf(pod, tt.from))
-		result := table(t, push("reg:5000/team", "api"), tt.override).Objects(objects, true)
+		result := table(t, push("reg:5000/team", "api"), tt.override).Objects(objects, strict)
 		if got := image(t, objects); got != tt.want || len(result.Problems) > 0 {
 			t.Errorf("%s: %s becomes %s, want %s (%v)", tt.override, tt.from, got, tt.want, result.Problems)
 		}
 	}
 	// Without a push result, a bare NAME is Docker Hub's, and so is a bare name in an object.
 	objects := decode(t, fmt.Sprintf(pod, "api:v1"))
-	table(t, nil, "api="+pinned).Objects(objects, true)
+	table(t, nil, "api="+pinned).Objects(objects, strict)
 	if got := image(t, objects); got != pinned {
 		t.Errorf("without a push result: %s", got)
 	}
-	result := table(t, push("reg:5000/team", "api"), "api=reg:5000/team/api:v1").Objects(decode(t, fmt.Sprintf(pod, "api")), true)
+	result := table(t, push("reg:5000/team", "api"), "api=reg:5000/team/api:v1").Objects(decode(t, fmt.Sprintf(pod, "api")), strict)
 	if len(result.Problems) != 1 || !strings.Contains(result.Problems[0].Text, "has no digest") {
 		t.Errorf("override without a digest: %v", result.Problems)
 	}
@@ -317,10 +314,10 @@ func TestProperties(t *testing.T) {
 				i, pick(r, hosts)+pick(r, names)+pick(r, tails), pick(r, hosts)+pick(r, names)+pick(r, tails)))
 		}
 		before, once := decode(t, strings.Join(docs, "---\n")), decode(t, strings.Join(docs, "---\n"))
-		first := tab.Objects(once, true)
+		first := tab.Objects(once, strict)
 		for i := range once {
-			was := fields(before[i])
-			for j, f := range fields(once[i]) {
+			was := images(before[i], nil)
+			for j, f := range images(once[i], nil) {
 				if f.text == was[j].text {
 					continue
 				}
@@ -331,13 +328,13 @@ func TestProperties(t *testing.T) {
 				if _, err := reference.ParseNormalizedNamed(f.text); err != nil {
 					t.Errorf("seed %d: %s became %s: %v", seed, was[j].text, f.text, err)
 				}
-				was[j].parent[was[j].key] = f.text
+				was[j].set(f.text)
 			}
 			if diff := cmp.Diff(before[i].Object, once[i].Object); diff != "" {
 				t.Errorf("seed %d: other fields changed:\n%s", seed, diff)
 			}
 		}
-		second := tab.Objects(once, true)
+		second := tab.Objects(once, strict)
 		for i := range once {
 			if diff := cmp.Diff(before[i].Object, once[i].Object); diff != "" {
 				t.Errorf("seed %d, registry %s, overrides %v: the second time changed\n%s", seed, registry, overrides, diff)
@@ -348,7 +345,7 @@ func TestProperties(t *testing.T) {
 		}
 		r.Shuffle(len(docs), func(i, j int) { docs[i], docs[j] = docs[j], docs[i] })
 		shuffled := decode(t, strings.Join(docs, "---\n"))
-		third := tab.Objects(shuffled, true)
+		third := tab.Objects(shuffled, strict)
 		if diff := cmp.Diff(first.Pinned, third.Pinned); diff != "" {
 			t.Errorf("seed %d: in another order (-want +got):\n%s", seed, diff)
 		}
@@ -371,8 +368,8 @@ func FuzzImage(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		objects := decode(t, fmt.Sprintf(pod, "x"))
-		all := fields(objects[0])
-		all[0].parent["image"] = text
+		all := images(objects[0], nil)
+		all[0].set(text)
 		if text == "" {
 			return
 		}
@@ -380,7 +377,7 @@ func FuzzImage(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		result := tab.Objects(objects, true)
+		result := tab.Objects(objects, strict)
 		got := image(t, objects)
 		_, invalid := reference.ParseNormalizedNamed(text)
 		if host, rest, ok := strings.Cut(text, "/"); ok && invalid != nil {
@@ -389,8 +386,112 @@ func FuzzImage(f *testing.F) {
 		if invalid != nil && (got != text || len(result.Problems) != 1) {
 			t.Errorf("%q is invalid, became %q, problems %v", text, got, result.Problems)
 		}
-		if tab.Objects(objects, true); image(t, objects) != got {
+		if tab.Objects(objects, strict); image(t, objects) != got {
 			t.Errorf("%q became %q, then %q", text, got, image(t, objects))
 		}
 	})
+}
+
+// A placeholder is filled in any text but that of a definition, and only where it stands for itself.
+func TestPlaceholders(t *testing.T) {
+	text := `
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: cm
+  annotations: {note: flakeship:api}
+data:
+  plain: flakeship:api
+  several: |
+    a: flakeship:api
+    b: "flakeship:tools/migrate", c=flakeship:api
+  sentence: This runs flakeship:api.
+  more: registry.example.org/flakeship:api and x-flakeship:api and flakeship:redis
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec: {containers: [{image: 'flakeship:api', args: [run, --image=flakeship:tools/migrate]}]}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: d}
+spec: {description: flakeship:api}
+`
+	objects := decode(t, text)
+	tab := table(t, push("reg:5000/team", "api", "tools/migrate"), "redis=mirror.test/redis:7@"+digest("9"))
+	result := tab.Objects(objects, Options{RequireDigests: true})
+	if len(result.Problems)+len(result.Warnings) > 0 {
+		t.Fatal(result.Problems, result.Warnings)
+	}
+	api, migrate := "reg:5000/team/api:"+hash+"@"+digest("1"), "reg:5000/team/tools/migrate:"+hash+"@"+digest("2")
+	pin := func(from, to string, n int) handoff.PinnedImage {
+		return handoff.PinnedImage{From: from, To: to, Count: n}
+	}
+	want := []handoff.PinnedImage{pin("flakeship:api", api, 6), pin("flakeship:redis", "mirror.test/redis:7@"+digest("9"), 1), pin("flakeship:tools/migrate", migrate, 2)}
+	if diff := cmp.Diff(want, result.Pinned); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	wantText := strings.NewReplacer("description: flakeship:api", "description: flakeship:api", "org/flakeship:api", "org/flakeship:api", "x-flakeship:api", "x-flakeship:api",
+		"flakeship:api", api, "flakeship:tools/migrate", migrate, "flakeship:redis", "mirror.test/redis:7@"+digest("9")).Replace(text)
+	for i, o := range decode(t, wantText) {
+		if diff := cmp.Diff(o.Object, objects[i].Object); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", o.ID(), diff)
+		}
+	}
+	if again := tab.Objects(objects, Options{RequireDigests: true}); len(again.Problems) > 0 {
+		t.Errorf("the second time: %v", again.Problems)
+	}
+
+	for from, want := range map[string]string{
+		"flakeship:zzz":     `f:3: ConfigMap/a: placeholder flakeship:zzz stands for no image of the push result or of images; there are api, worker`,
+		"x flakeship:wrker": `f:3: ConfigMap/a: placeholder flakeship:wrker stands for no image of the push result or of images; near: worker`,
+	} {
+		objects := decode(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, annotations: {a: '"+from+"'}}\n")
+		result := table(t, push("reg:5000/team", "api", "worker")).Objects(objects, strict)
+		if len(result.Problems) != 1 || result.Problems[0].String() != want {
+			t.Errorf("%s: %v, want %s", from, result.Problems, want)
+		}
+		if result := table(t, push("reg:5000/team", "api", "worker")).Objects(objects, Options{Unused: strict.Unused}); len(result.Problems) > 0 || len(result.Warnings) != 1 {
+			t.Errorf("%s, without require-digests: %v, %v", from, result.Problems, result.Warnings)
+		}
+	}
+}
+
+// Fields of custom resources count as images when they are declared.
+func TestDeclaredPaths(t *testing.T) {
+	text := `
+apiVersion: example.org/v1
+kind: Fleet
+metadata: {name: f}
+spec:
+  image: api:YES
+  pools: [{image: api:YES}, {image: api:YES, runners: [[{at: api:YES}]]}, {other: api}]
+  containers: [{image: api:YES}]
+---
+apiVersion: example.org/v1
+kind: Ship
+metadata: {name: s}
+spec: {image: api}
+`
+	tab := table(t, push("reg:5000/team", "api"))
+	if err := tab.Declare([]string{"Fleet.example.org=spec.image", "Fleet.example.org = .spec.pools[].image", "Fleet.example.org=spec.pools[].runners[][].at", "Fleet.example.org=spec.containers[].image"}); err != nil {
+		t.Fatal(err)
+	}
+	objects := decode(t, text)
+	result := tab.Objects(objects, strict)
+	to := "reg:5000/team/api:" + hash + "@" + digest("1")
+	if diff := cmp.Diff(handoffPins("api:YES", to, 5), result.Pinned); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for i, o := range decode(t, strings.ReplaceAll(text, "api:YES", to)) {
+		if diff := cmp.Diff(o.Object, objects[i].Object); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", o.ID(), diff)
+		}
+	}
+	for _, bad := range []string{"Fleet", "=a", "Fleet=", "Fleet=a..b", "Fleet=a[0]", "Fleet=a[]", "Fleet=*"} {
+		if err := tab.Declare([]string{bad}); err == nil {
+			t.Errorf("Declare(%q) was taken", bad)
+		}
+	}
 }
