@@ -19,6 +19,10 @@ type source struct {
 	eval     string   // the reference to evaluate: the locked one, else the one given
 	env      []string // to read its repository
 	warnings []string
+
+	path  string          // store path of the source
+	dir   string          // of the flake in it
+	locks json.RawMessage // of its inputs, as used
 }
 
 // lockFlags keep Nix from writing flake.lock into the checkout.
@@ -85,13 +89,22 @@ func parseMetadata(text []byte, ref string) (source, error) {
 			Type    string `json:"type"`
 			Rev     string `json:"rev"`
 			NarHash string `json:"narHash"`
+			Dir     string `json:"dir"`
 		} `json:"locked"`
-		Locks flakeLock `json:"locks"`
+		Path  string          `json:"path"`
+		Locks json.RawMessage `json:"locks"`
 	}
 	if err := json.Unmarshal(text, &m); err != nil {
 		return source{}, fmt.Errorf("read the metadata of flake %s: %w", ref, err)
 	}
-	src := source{Flake: handoff.Flake{Ref: ref, NarHash: m.Locked.NarHash, Inputs: m.Locks.inputs()}, eval: ref}
+	var lock flakeLock
+	if m.Locks != nil {
+		if err := json.Unmarshal(m.Locks, &lock); err != nil {
+			return source{}, fmt.Errorf("read the locks of flake %s: %w", ref, err)
+		}
+	}
+	src := source{Flake: handoff.Flake{Ref: ref, NarHash: m.Locked.NarHash, Inputs: lock.inputs()}, eval: ref,
+		path: m.Path, dir: m.Locked.Dir, locks: m.Locks}
 	switch commit := cmp.Or(m.Locked.Rev, m.Revision); {
 	case commit != "":
 		src.commit = commit

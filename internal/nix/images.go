@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/flakeship/flakeship/internal/evalcache"
 	"github.com/flakeship/flakeship/internal/handoff"
 )
 
@@ -17,6 +18,7 @@ type Query struct {
 	Systems    []string // empty: the runner's
 	Attributes []string // globs with * and ? over names in packages.<system>, or over packages.<system>.<name>; !glob excludes; empty: all
 	Options    EvalOptions
+	Cache      *evalcache.Folder // where evaluations are kept; nil: nowhere
 }
 
 // Evaluation is what a flake has of images.
@@ -28,6 +30,14 @@ type Evaluation struct {
 
 	UnmatchedAttributes []string // globs of the query that match no attribute at all
 	UnmatchedSystems    []string // systems of the query that the flake has no packages for
+
+	Reused bool // it is an earlier one, kept in the query's Cache: nothing was evaluated
+
+	query    Query
+	src      source
+	readOnly bool   // it could be made without writing to the store
+	failed   bool   // not all of it could be made
+	reuse    *reuse // nil: it may not be kept
 }
 
 // Image is one image derivation of a flake.
@@ -110,11 +120,16 @@ func (n *Nix) Images(ctx context.Context, q Query) (*Evaluation, error) {
 		return nil, err
 	}
 	defer remove()
+	e, err := n.recall(ctx, q, systems, ref, env)
+	if err != nil || e.Reused {
+		return e, err
+	}
 	src, err := n.source(ctx, ref, env)
 	if err != nil {
 		return nil, err
 	}
-	e := &Evaluation{Flake: src.Flake, Commit: src.commit, Warnings: src.warnings}
+	e.Flake, e.Commit, e.src = src.Flake, src.commit, src
+	e.Warnings = append(e.Warnings, src.warnings...)
 	ev := &evaluator{nix: n, src: src, readOnly: true}
 	found := newEvaluation(ev, q.Options)
 	err = found.all(ctx, systems, sel)
@@ -126,8 +141,9 @@ func (n *Nix) Images(ctx context.Context, q Query) (*Evaluation, error) {
 	}
 	e.UnmatchedAttributes = sel.unmatched(found.systems)
 	images, dupErr := merge(found.images, n.Settings.StoreDir)
-	e.Images = images
-	return e, errors.Join(err, dupErr)
+	err = errors.Join(err, dupErr)
+	e.Images, e.readOnly, e.failed = images, ev.readOnly, err != nil
+	return e, err
 }
 
 // Instantiate writes the derivations of images to the store, as a build by derivation needs them.
