@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flakeship/flakeship/internal/action"
+	"github.com/flakeship/flakeship/internal/evalcache"
 	"github.com/flakeship/flakeship/internal/narinfo"
 	"github.com/flakeship/flakeship/internal/nix"
 	"github.com/flakeship/flakeship/internal/registry"
@@ -84,6 +85,12 @@ func readInputs(env *action.Env, n *nix.Nix) (inputs, error) {
 	}
 	in.query.Options, err = evalOptions(env)
 	bad("eval-workers is a number of processes, at least 1; eval-memory is in MiB, at least 256", err)
+	if dir := env.Text("plan-cache"); dir != "" {
+		if in.query.Cache, err = evalcache.Open(dir); err != nil {
+			err = fmt.Errorf("input plan-cache is %q: %w", dir, err)
+		}
+		bad("give a folder that the step may write to", err)
+	}
 	return in, errors.Join(problems...)
 }
 

@@ -19,7 +19,12 @@ func run(ctx context.Context, env *action.Env) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	log := nixLog(env)
-	n, err := nix.Open(ctx, nix.Options{Log: log, Flake: env.Text("flake")})
+	defer log.Close()
+	ahead := env.Text("flake")
+	if env.Text("plan-cache") != "" {
+		ahead = "" // Nix may not have to look at it at all
+	}
+	n, err := nix.Open(ctx, nix.Options{Log: log, Flake: ahead})
 	if err != nil {
 		return explain(err)
 	}
@@ -40,6 +45,7 @@ func run(ctx context.Context, env *action.Env) error {
 	if err := evaluated(env, found, err); err != nil {
 		return err
 	}
+	settled := settle(ctx, env, n, found)
 
 	plan := &handoff.Plan{
 		Header:            handoff.Header{Commit: found.Commit},
@@ -57,6 +63,7 @@ func run(ctx context.Context, env *action.Env) error {
 		r.decide(in.buildOnError && ctx.Err() == nil)
 		plan.Images = append(plan.Images, r.PlannedImage)
 	}
+	settled()
 	return errors.Join(append(failures(env, rows), write(env, plan, time.Since(start)))...)
 }
 
@@ -99,10 +106,35 @@ func open(ctx context.Context, in inputs, failed func()) func() (*substituter.Se
 	}
 }
 
+// settle finds out in the background what no cache will ever have, while caches and registry are asked; the function it returns
+// waits for it and says so.
+func settle(ctx context.Context, env *action.Env, n *nix.Nix, found *nix.Evaluation) func() {
+	var attrs []string
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		attrs, err = n.Settle(ctx, found)
+	}()
+	return func() {
+		<-done
+		if err != nil && ctx.Err() == nil {
+			env.Warnf("%v", err)
+		}
+		if len(attrs) > 0 {
+			env.Warnf("the commit, its time or its number is in %s (%s): built anew for each commit, although nothing else changed. "+
+				"Leave self.rev and the like out, or put them into what is deployed instead", action.Count(len(attrs), "image"), action.Names(attrs))
+		}
+	}
+}
+
 // evaluated judges what n.Images returned: nil when there are images to go on with.
 func evaluated(env *action.Env, found *nix.Evaluation, err error) error {
 	if found == nil {
 		return explainAll(err)
+	}
+	if found.Reused {
+		env.Infof("evaluation: of the same tree, from plan-cache")
 	}
 	for _, warning := range found.Warnings {
 		env.Warnf("%s", warning)

@@ -118,7 +118,7 @@ func (n *Nix) mentionsCommit(ctx context.Context, e *Evaluation) bool {
 	if err != nil {
 		return false
 	}
-	_, err = work.git(ctx, "grep", "-q", "-w", "-E", `\.(rev|shortRev|lastModified|lastModifiedDate|revCount)|sourceInfo|inherit *\([^)]*self[^)]*\)`, "--", ":/*.nix")
+	_, err = work.git(ctx, "grep", "-q", "-E", `[.](rev|shortRev|lastModified|lastModifiedDate|revCount)([^A-Za-z0-9_]|$)|sourceInfo|inherit *\([^)]*self[^)]*\)`, "--", ":/*.nix")
 	return err == nil
 }
 
