@@ -40,7 +40,7 @@ func TestImagesOfEveryFamily(t *testing.T) {
 		{Attr: packages + "web", System: "x86_64-linux", Name: "web", Family: handoff.Stream},
 		{Attr: packages + "json", System: "x86_64-linux", Name: "worker", ImageTag: "v1", Family: handoff.Nix2Container},
 	}}
-	if diff := cmp.Diff(want, e, ignorePaths, cmpopts.IgnoreFields(handoff.Flake{}, "Locked")); diff != "" {
+	if diff := cmp.Diff(want, e, ignorePaths, cmpopts.IgnoreUnexported(Evaluation{}), cmpopts.IgnoreFields(handoff.Flake{}, "Locked")); diff != "" {
 		t.Errorf("Images (-want +got):\n%s", diff)
 	}
 	if !strings.Contains(e.Flake.Locked, "rev="+commit) {
