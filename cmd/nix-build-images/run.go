@@ -66,19 +66,12 @@ func build(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, targets
 	}
 	env.Infof("%d to build, %d to fetch", len(targets)-fetch, fetch)
 
-	log := env.Foreign("nix: ")
-	defer log.Close()
+	log, stop := startLog(env)
 	in.options.Flake, in.options.Roots = in.plan.Flake, roots(env, in)
 	in.options.Substituters, in.options.TrustedKeys = in.plan.Substituters, in.plan.TrustedPublicKeys
-	in.options.Event = func(e nix.Event) {
-		switch warning := strings.HasPrefix(e.Text, "warning:"); {
-		case e.Kind == nix.Message && (warning || debug(env)):
-			fmt.Fprintln(log, e.Text)
-		case e.Kind == nix.Line && debug(env):
-			fmt.Fprintf(log, "%s> %s\n", drvName(e.Path), e.Text)
-		}
-	}
+	in.options.Event = log.event
 	built, err := n.Build(ctx, targets, in.options)
+	stop()
 	for _, b := range built {
 		if b.NotFetched && b.State == handoff.BuildBuilt {
 			env.Warnf("%s could not be fetched, although the plan says that a cache serves it: built instead", b.Name)

@@ -80,7 +80,7 @@ func (e *Env) Group(title string) (end func()) {
 		e.print(title)
 		return func() {}
 	}
-	e.command("group", clean(title))
+	e.command("group", Clean(title))
 	return func() { e.command("endgroup", "") }
 }
 
@@ -106,7 +106,7 @@ func (e *Env) print(text string) {
 	defer e.mu.Unlock()
 	e.resume()
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
-		fmt.Fprintln(e.log, clean(line))
+		fmt.Fprintln(e.log, Clean(line))
 	}
 }
 
@@ -124,7 +124,7 @@ func (e *Env) report(f *Failure) {
 	}
 	// Gitea, Forgejo and act show an annotation as one more line of the log: there it would only repeat the line above.
 	if e.Getenv("GITHUB_ACTIONS") == "true" && e.Getenv("GITEA_ACTIONS") == "" && e.Getenv("FORGEJO_ACTIONS") == "" && e.Getenv("ACT") == "" {
-		e.command("error", clean(message))
+		e.command("error", Clean(message))
 	}
 }
 
@@ -173,14 +173,40 @@ func (f *foreign) Close() error {
 	return nil
 }
 
+// Block writes what a child process printed under a title, with nothing in between. A folded one is a group of the log, if
+// there is a runner and anything to fold.
+func (e *Env) Block(title string, folded bool, lines []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.resume()
+	group := e.runner && folded && len(lines) > 0
+	if group {
+		e.sdk.IssueCommand(&githubactions.Command{Name: "group", Message: Clean(title)})
+	} else {
+		fmt.Fprintln(e.log, Clean(title))
+	}
+	for _, line := range lines {
+		e.writeForeign("  ", line)
+	}
+	e.resume()
+	if group {
+		e.sdk.IssueCommand(&githubactions.Command{Name: "endgroup"})
+	}
+}
+
 func (e *Env) printForeign(prefix, line string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.writeForeign(prefix, line)
+}
+
+// writeForeign is printForeign for callers that hold the lock.
+func (e *Env) writeForeign(prefix, line string) {
 	if e.runner && e.token == "" {
 		e.token = "flakeship-" + rand.Text()
 		e.sdk.IssueCommand(&githubactions.Command{Name: "stop-commands", Message: e.token})
 	}
-	fmt.Fprintln(e.log, prefix+clean(strings.TrimSuffix(line, "\r")))
+	fmt.Fprintln(e.log, prefix+Clean(strings.TrimSuffix(line, "\r")))
 }
 
 // EndForeign lets the runner read commands again.
@@ -198,9 +224,9 @@ func (e *Env) resume() {
 	}
 }
 
-// clean makes one line of text from outside harmless: no terminal control, and nothing a runner takes for a command.
+// Clean makes one line of text from outside harmless: no terminal control, and nothing a runner takes for a command.
 // GitHub's older parser finds "##[" anywhere in a line, the newer one "::" at its start.
-func clean(line string) string {
+func Clean(line string) string {
 	var b strings.Builder
 	for _, r := range line {
 		switch {

@@ -167,7 +167,7 @@ func (e *Env) Summary(markdown string) {
 
 // Cell escapes text for a table cell of the step summary.
 func Cell(text string) string {
-	return cell.Replace(clean(oneLine(text)))
+	return cell.Replace(Clean(oneLine(text)))
 }
 
 var cell = strings.NewReplacer("|", `\|`, "`", "'", "<", "&lt;", ">", "&gt;", "[", `\[`, "]", `\]`, "*", `\*`, "_", `\_`, "!", `\!`, "@", "&#64;", "#", "&#35;")
@@ -177,7 +177,7 @@ func Pre(text string) string {
 	var b strings.Builder
 	b.WriteString("<pre>")
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
-		b.WriteString(html.EscapeString(clean(line)) + "\n")
+		b.WriteString(html.EscapeString(Clean(line)) + "\n")
 	}
 	b.WriteString("</pre>\n")
 	return b.String()

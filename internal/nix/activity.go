@@ -13,6 +13,7 @@ type Event struct {
 	Text     string   // Line: one line of a builder's output. Message: what Nix says, without colours; it may have several lines
 	From     string   // Fetching, Fetched: the cache
 	Err      bool     // Message: an error. Stopped: it failed
+	Seconds  float64  // Stopped: the builder ran
 	For      []string // Stopped: names of the images that need the derivation
 	Progress Progress // Progressed
 }

@@ -55,7 +55,11 @@ func (b *build) watch(ctx context.Context) (end func()) {
 // stopped tells that a builder ended, and which images wanted it: one question to the store, when the first one has ended.
 func (w *watch) stopped(ctx context.Context, drv string, failed bool) {
 	_ = w.b.needGraph(ctx) // without it the log names no images; explain asks again
-	w.b.log.stopped(drv, failed, w.b.graph.needs(drv))
+	var appeared time.Time
+	if outs := w.outs[drv]; len(outs) > 0 {
+		appeared = w.b.nix.appeared(outs[0])
+	}
+	w.b.log.stopped(drv, failed, w.b.graph.needs(drv), appeared)
 }
 
 func (w *watch) look(ctx context.Context) {

@@ -139,15 +139,18 @@ func (l *buildLog) settled(drv string) (failed bool, end time.Time) {
 	return failed, l.builds[drv].end
 }
 
-// stopped tells that a builder ended.
-func (l *buildLog) stopped(drv string, failed bool, images []string) {
+// stopped tells that a builder ended; appeared is when its output came into the store, zero when it did not.
+func (l *buildLog) stopped(drv string, failed bool, images []string, appeared time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.builds[drv]
 	if b.over = true; b.end.IsZero() {
 		b.end = time.Now()
 	}
-	l.event(Event{Kind: Stopped, Path: drv, Err: failed, For: images})
+	if appeared.After(b.start) && appeared.Before(b.end) {
+		b.end = appeared
+	}
+	l.event(Event{Kind: Stopped, Path: drv, Err: failed, For: images, Seconds: b.end.Sub(b.start).Seconds()})
 }
 
 // reason is why a derivation failed.
