@@ -32,12 +32,8 @@ func writeClosures(ctx context.Context, env *action.Env, n *nix.Nix, result *han
 	if err != nil {
 		return explain(err)
 	}
-	temp := env.Getenv("RUNNER_TEMP")
-	if temp == "" {
-		temp = os.TempDir()
-	}
 	name := fmt.Sprintf("closures-%.12s-%d.json", strings.TrimPrefix(result.Previous[0], "sha256:"), result.Shard)
-	result.Closures = filepath.Join(temp, "flakeship", name)
+	result.Closures = filepath.Join(tempDir(env), "flakeship", name)
 	if err := os.MkdirAll(filepath.Dir(result.Closures), 0o755); err != nil {
 		return err
 	}

@@ -169,17 +169,35 @@ func closureOf(infos map[storepath.Path]*narinfo.NarInfo, dir storepath.Dir, out
 
 // openUploader opens the cache to copy to, and those whose paths are left out.
 func openUploader(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs) (*upload.Uploader, error) {
-	dir, err := storepath.ParseDir(n.Settings.StoreDir)
+	o, err := cacheOptions(env, n, in)
 	if err != nil {
 		return nil, err
 	}
-	o := substituter.Options{StoreDir: dir, UserAgent: "flakeship/" + action.Version, Ask: n.PathInfo, Debugf: env.Debugf}
+	to, err := substituter.OpenCache(ctx, in.copyTo.String(), o)
+	if err != nil {
+		return nil, err
+	}
+	up := upload.Options{To: to, Key: in.secret, Trusted: o.Keys, Dir: o.StoreDir, Physical: n.Physical, Temp: env.Getenv("RUNNER_TEMP")}
+	if len(in.lacking) > 0 {
+		if up.Others, err = substituter.Open(ctx, in.lacking, o); err != nil {
+			return nil, err
+		}
+	}
+	return upload.New(up), nil
+}
+
+// cacheOptions are those of all caches here: credentials and certificates of the installed Nix, keys that it or the plan trusts.
+func cacheOptions(env *action.Env, n *nix.Nix, in *inputs) (o substituter.Options, err error) {
+	o = substituter.Options{UserAgent: "flakeship/" + action.Version, Ask: n.PathInfo, Debugf: env.Debugf}
 	if file := n.Settings.CertFile; file != "" {
 		if _, err := transport.Certificates(file); err != nil {
 			env.Debugf("the certificates of the installed Nix are not used: %v", err)
 		} else {
 			o.CertFile = file
 		}
+	}
+	if o.StoreDir, err = storepath.ParseDir(n.Settings.StoreDir); err != nil {
+		return o, err
 	}
 	if o.Netrc, err = substituter.LoadNetrc(n.Settings.NetrcFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		env.Debugf("netrc file of the installed Nix: %v", err)
@@ -192,15 +210,5 @@ func openUploader(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs) 
 		}
 		o.Keys = append(o.Keys, key)
 	}
-	to, err := substituter.OpenCache(ctx, in.copyTo.String(), o)
-	if err != nil {
-		return nil, err
-	}
-	up := upload.Options{To: to, Key: in.secret, Trusted: o.Keys, Dir: dir, Physical: n.Physical, Temp: env.Getenv("RUNNER_TEMP")}
-	if len(in.lacking) > 0 {
-		if up.Others, err = substituter.Open(ctx, in.lacking, o); err != nil {
-			return nil, err
-		}
-	}
-	return upload.New(up), nil
+	return o, nil
 }

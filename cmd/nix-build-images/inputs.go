@@ -131,7 +131,6 @@ func (in *inputs) missingFrom(given []string) ([]string, error) {
 	if len(given) == 1 && given[0] == "none" || in.copyTo == nil {
 		return nil, nil
 	}
-	own := strings.TrimRight(nix.Redacted(in.copyTo), "/")
 	var urls []string
 	for _, text := range given {
 		if err := substituter.Validate([]string{text}, anyCache); err != nil {
@@ -142,10 +141,7 @@ func (in *inputs) missingFrom(given []string) ([]string, error) {
 	if given == nil {
 		urls = slices.Clone(in.plan.Substituters)
 	}
-	return slices.DeleteFunc(urls, func(text string) bool {
-		u, err := url.Parse(text)
-		return err == nil && strings.TrimRight(nix.Redacted(u), "/") == own
-	}), nil
+	return slices.DeleteFunc(urls, func(text string) bool { return sameCache(text, in.copyTo.String()) }), nil
 }
 
 // signingKey reads the key from either of its inputs.
@@ -173,11 +169,11 @@ func signingKey(env *action.Env) (string, error) {
 	return text, nil
 }
 
-// targets are the images of the plan that there is something to do for.
-func (in *inputs) targets() []nix.Target {
+// targets are the images of the plan that there is something to do for, without those of which a file was fetched.
+func (in *inputs) targets(files map[string]string) []nix.Target {
 	var targets []nix.Target
 	for _, img := range in.plan.Images {
-		if !img.Build && !img.Push {
+		if !img.Build && !img.Push || files[img.OutPath] != "" {
 			continue
 		}
 		targets = append(targets, nix.Target{Fetch: !img.Build, Image: nix.Image{

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/flakeship/flakeship/internal/handoff"
 	"github.com/flakeship/flakeship/internal/testenv/stories"
 )
 
@@ -35,6 +36,7 @@ func TestStories(t *testing.T) {
 		"terminated": send(syscall.SIGTERM),
 		"killed":     send(syscall.SIGKILL),
 		"empty":      emptyFolder,
+		"filealone":  fileAlone,
 	})
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -66,6 +68,19 @@ func requests(ts *testscript.TestScript, _ bool, args []string) {
 	if strconv.Itoa(len(fit)) != args[3] {
 		ts.Fatalf("%d requests instead of %s: %q", len(fit), args[3], fit)
 	}
+}
+
+// filealone PLAN: of each cached image of the plan the file alone is to be fetched.
+func fileAlone(ts *testscript.TestScript, _ bool, args []string) {
+	var plan handoff.Plan
+	ts.Check(handoff.Load(ts.MkAbs(args[0]), &plan))
+	for i := range plan.Images {
+		if plan.Images[i].State == handoff.StateCached {
+			plan.Images[i].Fetch = handoff.FetchFile
+		}
+	}
+	_, err := handoff.WriteFile(ts.MkAbs(args[0]), &plan)
+	ts.Check(err)
 }
 
 // send gives the signal to nix-build-images in the background.

@@ -83,6 +83,8 @@ func remark(img handoff.BuiltImage, seconds float64) string {
 		return drvName(img.Failure.Derivation) + ": " + img.Failure.Reason
 	case img.Failure != nil:
 		return img.Failure.Reason
+	case img.File != "":
+		return "its own file, the registry has its layers"
 	case seconds == 0:
 		return "was in the store" + copied
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -33,27 +32,29 @@ func run(ctx context.Context, env *action.Env) error {
 	if in.shard > 0 {
 		result.Shards = in.plan.Shards
 	}
-	var built []nix.Built
-	if targets := in.targets(); len(targets) > 0 {
-		n, err := nix.Open(ctx, nix.Options{Netrc: in.netrc})
-		if err != nil {
-			return explain(err)
-		}
-		result.Store = handoff.Store{Dir: n.Settings.StoreDir, Root: n.Settings.StoreRoot}
-		var copied *copies
-		built, copied, err = withCopy(ctx, env, n, in, func(done func(out string)) ([]nix.Built, error) {
-			in.options.Done = func(t nix.Target, _ bool) { done(t.OutPath) }
-			return build(ctx, env, n, in, targets)
-		})
-		result.Images = merge(in.plan.Images, built)
-		if err == nil {
-			err = writeClosures(ctx, env, n, result)
-		}
-		err = errors.Join(err, copied.settle(ctx, env, result))
-		return errors.Join(err, report(env, result, built, time.Since(start)))
+	if len(in.targets(nil)) == 0 {
+		result.Images = merge(in.plan.Images, nil, nil)
+		return report(env, result, nil, time.Since(start))
 	}
-	result.Images = merge(in.plan.Images, nil)
-	return report(env, result, nil, time.Since(start))
+	n, err := nix.Open(ctx, nix.Options{Netrc: in.netrc})
+	if err != nil {
+		return explain(err)
+	}
+	result.Store = handoff.Store{Dir: n.Settings.StoreDir, Root: n.Settings.StoreRoot}
+	files := fetchFiles(ctx, env, n, in)
+	if len(files) > 0 {
+		env.Infof("%s fetched without the layers, which the registry has", action.Count(len(files), "image"))
+	}
+	built, copied, err := withCopy(ctx, env, n, in, func(done func(out string)) ([]nix.Built, error) {
+		in.options.Done = func(t nix.Target, _ bool) { done(t.OutPath) }
+		return build(ctx, env, n, in, in.targets(files))
+	})
+	result.Images = merge(in.plan.Images, built, files)
+	if err == nil {
+		err = writeClosures(ctx, env, n, result)
+	}
+	err = errors.Join(err, copied.settle(ctx, env, result))
+	return errors.Join(err, report(env, result, built, time.Since(start)))
 }
 
 // build has Nix make the targets, and returns what is wrong with the run as a whole. What is wrong with single images is theirs.
@@ -96,20 +97,19 @@ func debug(env *action.Env) bool {
 // roots is the folder of what keeps the images from the garbage collector until they are pushed, as long as the runner keeps its
 // temporary folder.
 func roots(env *action.Env, in *inputs) string {
-	temp := env.Getenv("RUNNER_TEMP")
-	if temp == "" {
-		temp = os.TempDir()
-	}
-	return filepath.Join(temp, "flakeship", fmt.Sprintf("roots-%.12s", strings.TrimPrefix(in.plan.Digest, "sha256:")))
+	return filepath.Join(tempDir(env), "flakeship", fmt.Sprintf("roots-%.12s", strings.TrimPrefix(in.plan.Digest, "sha256:")))
 }
 
 // merge makes the BuildResult's images of the plan's, in their order: those that were worked on, and those that were left alone.
-func merge(planned []handoff.PlannedImage, built []nix.Built) []handoff.BuiltImage {
+func merge(planned []handoff.PlannedImage, built []nix.Built, files map[string]string) []handoff.BuiltImage {
 	images := make([]handoff.BuiltImage, 0, len(planned))
 	for _, p := range planned {
 		img := handoff.BuiltImage{Name: p.Name, Tag: p.Tag, ImageTag: p.ImageTag, Attr: p.Attr, System: p.System, Family: p.Family,
 			DrvPath: p.DrvPath, OutPath: p.OutPath, State: handoff.BuildSkipped, Digest: p.Digest}
-		if p.Build || p.Push {
+		switch file := files[p.OutPath]; {
+		case file != "":
+			img.State, img.Digest, img.File = handoff.BuildSubstituted, "", file
+		case p.Build || p.Push:
 			b := built[0]
 			built = built[1:] // targets are in the order of the plan
 			img.Tag, img.OutPath, img.State, img.Digest, img.Failure = b.Tag, b.OutPath, b.State, "", b.Failure
