@@ -26,7 +26,11 @@ type inputs struct {
 	prefix       string // of the registry; empty: it is not asked
 	registry     *registry.Client
 	buildOnError bool
+	shards       int
 }
+
+// maxShards is the number of jobs a matrix has at most, on GitHub and on Gitea.
+const maxShards = 256
 
 // readInputs checks what was given, and what Nix is set up with in its place. Every problem is reported, before anything is asked.
 func readInputs(env *action.Env, n *nix.Nix) (inputs, error) {
@@ -85,6 +89,9 @@ func readInputs(env *action.Env, n *nix.Nix) (inputs, error) {
 	}
 	in.query.Options, err = evalOptions(env)
 	bad("eval-workers is a number of processes, at least 1; eval-memory is in MiB, at least 256", err)
+	if in.shards = env.Int("shards"); in.shards < 1 || in.shards > maxShards {
+		bad("shards is the number of machines that build, such as 4", fmt.Errorf("input shards is %d, not between 1 and %d", in.shards, maxShards))
+	}
 	if dir := env.Text("plan-cache"); dir != "" {
 		if in.query.Cache, err = evalcache.Open(dir); err != nil {
 			err = fmt.Errorf("input plan-cache is %q: %w", dir, err)

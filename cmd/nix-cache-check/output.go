@@ -34,7 +34,7 @@ func write(env *action.Env, plan *handoff.Plan, took time.Duration) error {
 			push = append(push, img.Name)
 		}
 		if img.Build || img.Push {
-			matrix.Include = append(matrix.Include, job{img.Name, img.Attr, img.System, "1/1"})
+			matrix.Include = append(matrix.Include, job{img.Name, img.Attr, img.System, fmt.Sprintf("%d/%d", max(img.Shard, 1), max(plan.Shards, 1))})
 		}
 	}
 	printTable(env, plan.Images)

@@ -61,6 +61,12 @@ func run(ctx context.Context, env *action.Env) error {
 	lookForLayers(ctx, in, set, rows, env.Debugf)
 	for _, r := range rows {
 		r.decide(in.buildOnError && ctx.Err() == nil)
+	}
+	if in.shards > 1 && ctx.Err() == nil {
+		plan.Shards = in.shards
+		divide(ctx, env, n, set, in.caches.StoreDir, found, rows, in.shards)
+	}
+	for _, r := range rows {
 		plan.Images = append(plan.Images, r.PlannedImage)
 	}
 	settled()
