@@ -187,20 +187,25 @@ func explainRollout(err error, server string) error {
 		o := failed.Failed[0].Live
 		f := action.Fail(action.RolloutFailed, err, "mend what it names and deploy again; kubectl -n %s describe %s %s shows more",
 			o.GetNamespace(), strings.ToLower(o.GetKind()), o.GetName())
-		return listed(f, len(failed.Failed), outcomes(failed.Failed))
+		f.Detail = outcomes(failed.Failed)
+		return f
 	case errors.As(err, &late):
 		o := late.Waiting[0].Live
 		f := action.Fail(action.TimedOut, err, "give a longer timeout if it is only slow; kubectl -n %s describe %s %s shows more",
 			o.GetNamespace(), strings.ToLower(o.GetKind()), o.GetName())
-		return listed(f, len(late.Waiting), outcomes(late.Waiting))
+		f.Detail = outcomes(late.Waiting)
+		return f
 	}
 	return explainRequest(err, server)
 }
 
+// outcomes explains each object: what is wrong with it, the warnings about it, its last words.
 func outcomes(all []rollout.Outcome) string {
 	var b strings.Builder
 	for _, o := range all {
-		fmt.Fprintln(&b, o)
+		if len(all) > 1 || o.Detail != "" {
+			fmt.Fprintf(&b, "%s\n%s", o, o.Detail)
+		}
 	}
 	return b.String()
 }

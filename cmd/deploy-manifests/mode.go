@@ -69,7 +69,7 @@ func showDiff(ctx context.Context, env *action.Env, in inputs, result *handoff.D
 	set.Mark(in.objects)
 	changes, err := apply.Objects(ctx, in.cluster, in.objects, apply.Options{Conflicts: apply.Policy(env.Text("conflicts")), DryRun: true, Kinds: kinds, Refuse: set.Refuse})
 	result.DryRun = true
-	result.Objects = newRollouts(env, in.cluster).deployed(changes)
+	result.Objects = newRollouts(env, in.cluster, nil).deployed(changes)
 	if err != nil {
 		return errors.Join(explainApply(err, in.cluster.Server), write(env, result, time.Since(start), false))
 	}

@@ -37,6 +37,20 @@ func logRollout(env *action.Env, t rollout.Target, r rollout.Result) {
 	env.Infof("%s", line)
 }
 
+// slowLines is how many objects are told of at a time.
+const slowLines = 5
+
+// logSlow tells what is awaited, and for how long.
+func logSlow(env *action.Env, all []rollout.Outcome) {
+	for i, o := range all {
+		if i == slowLines {
+			env.Infof("%-10s  and %d more", "waiting", len(all)-i)
+			break
+		}
+		env.Infof("%-10s  %s, for %.0f s", "waiting", o, o.Seconds)
+	}
+}
+
 // write writes the result, the outputs, the closing line and the summary.
 func write(env *action.Env, result *handoff.DeployResult, took time.Duration, good bool) error {
 	applied, pruned := []string{}, []string{}

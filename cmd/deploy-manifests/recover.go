@@ -88,7 +88,7 @@ func (d *deploy) rollBack(ctx context.Context, r *handoff.Rollback) error {
 	if err != nil {
 		return err
 	}
-	if err := newRollouts(d.env, d.cluster).wait(ctx, changes); err != nil {
+	if err := newRollouts(d.env, d.cluster, d.rollouts.mask).wait(ctx, changes); err != nil {
 		return err
 	}
 	return d.set.Revert(ctx)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/flakeship/flakeship/internal/action"
@@ -30,7 +31,7 @@ func run(ctx context.Context, env *action.Env) error {
 	if env.Text("mode") == "diff" {
 		return showDiff(ctx, env, in, result, start)
 	}
-	d := &deploy{env: env, inputs: in, result: result, set: deployset.New(in.cluster, in.name), record: record(ctx, env, in), rollouts: newRollouts(env, in.cluster)}
+	d := &deploy{env: env, inputs: in, result: result, set: deployset.New(in.cluster, in.name), record: record(ctx, env, in), rollouts: newRollouts(env, in.cluster, masker(in.objects, os.Environ()))}
 	for _, o := range in.objects {
 		d.changes = append(d.changes, apply.Change{Object: o, Action: handoff.ActionSkipped})
 	}

@@ -16,26 +16,29 @@ import (
 type rollouts struct {
 	env     *action.Env
 	cluster *cluster.Cluster
+	mask    func(string) string
 	done    map[types.UID]rollout.Result
 }
 
-func newRollouts(env *action.Env, c *cluster.Cluster) *rollouts {
-	return &rollouts{env: env, cluster: c, done: map[types.UID]rollout.Result{}}
+func newRollouts(env *action.Env, c *cluster.Cluster, mask func(string) string) *rollouts {
+	return &rollouts{env: env, cluster: c, mask: mask, done: map[types.UID]rollout.Result{}}
 }
 
 func (r *rollouts) wait(ctx context.Context, changes []apply.Change) error {
 	var targets []rollout.Target
 	for _, c := range changes {
-		if c.Live == nil || !rollout.Follows(c.Live.GroupVersionKind().GroupKind()) {
+		if c.Live == nil {
 			continue
 		}
 		if _, done := r.done[c.Live.GetUID()]; !done {
-			targets = append(targets, rollout.Target{Live: c.Live, At: c.At})
+			targets = append(targets, rollout.Target{Live: c.Live, At: c.At, Resource: c.Resource})
 		}
 	}
 	results, err := rollout.Wait(ctx, r.cluster, targets, rollout.Options{
 		Report: func(t rollout.Target, result rollout.Result) { logRollout(r.env, t, result) },
 		Warn:   func(text string) { r.env.Warnf("%s", text) },
+		Slow:   func(all []rollout.Outcome) { logSlow(r.env, all) },
+		Mask:   r.mask,
 	})
 	for i, result := range results {
 		r.done[targets[i].Live.GetUID()] = result

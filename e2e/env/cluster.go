@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -53,6 +54,23 @@ type Cluster struct {
 //
 //go:embed stages.yaml
 var stages []byte
+
+// Stages of pods that get into trouble.
+//
+//go:embed troubles.yaml
+var troubles []byte
+
+// What every simulated container has written: the run that is on, and the one before.
+const (
+	containerLog         = "2026-01-01T00:00:00Z stdout F listening on :8080\n"
+	previousContainerLog = "2026-01-01T00:00:00Z stdout F connecting to the database as hunter2-password\n" +
+		"2026-01-01T00:00:01Z stderr F panic: no route to the database\n"
+	clusterLogs = `apiVersion: kwok.x-k8s.io/v1alpha1
+kind: ClusterLogs
+metadata: {name: all}
+spec: {logs: [{logsFile: %q, previousLogsFile: %q}]}
+`
+)
 
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -198,7 +216,10 @@ func (c *Cluster) writeFiles() error {
 	c.Kubeconfig = c.path("kubeconfig")
 	return errors.Join(
 		os.WriteFile(c.path("ca.crt"), ca.pem, 0o644),
-		os.WriteFile(c.path("stages.yaml"), stages, 0o644),
+		os.WriteFile(c.path("stages.yaml"), slices.Concat(stages, []byte("---\n"), troubles, []byte("---\n"),
+			fmt.Appendf(nil, clusterLogs, c.path("container.log"), c.path("previous.log"))), 0o644),
+		os.WriteFile(c.path("container.log"), []byte(containerLog), 0o644),
+		os.WriteFile(c.path("previous.log"), []byte(previousContainerLog), 0o644),
 		os.WriteFile(c.path("audit-policy.yaml"), []byte(auditPolicy), 0o644),
 		server.write(c.Dir, "server"),
 		serviceAccount.write(c.Dir, "service-account"),

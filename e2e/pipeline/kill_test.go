@@ -159,7 +159,7 @@ func testKilledDeploy(t *testing.T, p *pipeline.Pipeline, shipped *pipeline.Run)
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "deploy-result.json")
-	args := []string{"--name", "killed", "--manifests", manifests, "--push-result", result, "--kubeconfig", p.Env.Cluster.Kubeconfig, "--out", out}
+	args := []string{"--prune=false", "--manifests", manifests, "--push-result", result, "--kubeconfig", p.Env.Cluster.Kubeconfig, "--out", out}
 
 	client, err := p.Env.Cluster.Client()
 	if err != nil {

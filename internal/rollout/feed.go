@@ -13,10 +13,11 @@ import (
 	"github.com/flakeship/flakeship/internal/cluster"
 )
 
-// source is what one LIST and one WATCH bring: all objects of a kind in a namespace.
+// source is what one LIST and one WATCH bring: objects of a kind in a namespace.
 type source struct {
 	schema.GroupVersionResource
 	namespace string
+	fields    string // selector; empty: all
 }
 
 // news is what a feed tells.
@@ -40,7 +41,7 @@ func feed(ctx context.Context, c *cluster.Cluster, s source, out chan<- news) {
 	}
 	client := c.Dynamic.Resource(s.GroupVersionResource).Namespace(s.namespace)
 	for ctx.Err() == nil {
-		options := metav1.ListOptions{Limit: 500}
+		options := metav1.ListOptions{Limit: 500, FieldSelector: s.fields}
 		var all []*unstructured.Unstructured
 		var page *unstructured.UnstructuredList
 		for {
@@ -49,7 +50,7 @@ func feed(ctx context.Context, c *cluster.Cluster, s source, out chan<- news) {
 				return err
 			})
 			if apierrors.IsResourceExpired(err) {
-				all, options = nil, metav1.ListOptions{}
+				all, options = nil, metav1.ListOptions{FieldSelector: s.fields}
 				continue
 			}
 			if err != nil {
@@ -82,7 +83,7 @@ func follow(ctx context.Context, c *cluster.Cluster, s source, version string, s
 	for ctx.Err() == nil {
 		var w watch.Interface
 		err := cluster.Retry(ctx, func() (err error) {
-			w, err = client.Watch(ctx, metav1.ListOptions{ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds})
+			w, err = client.Watch(ctx, metav1.ListOptions{FieldSelector: s.fields, ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds})
 			return err
 		})
 		switch {

@@ -39,11 +39,14 @@ type state struct {
 	} `json:"terminated"`
 }
 
-// trouble is what keeps a container from running.
+// trouble is what keeps a pod from running, as a rule one of its containers.
 type trouble struct {
-	container string
+	pod       metadata
+	container string        // empty: it is not about one
 	patience  time.Duration // how long this may last before it is a failure; 0: not at all; forever: it is none
 	text      string
+	ran       bool // the container did, so that it may have said why
+	previous  bool // it ran before and has been started again, or will be
 }
 
 // forever is the patience with what others may still put right: a node that is added, a registry that recovers.
@@ -61,7 +64,9 @@ func (p pod) troubles(inJob bool) (all []trouble) {
 	for _, c := range append(append([]containerStatus(nil), p.Status.InitContainerStatuses...), p.Status.ContainerStatuses...) {
 		if w := c.State.Waiting; w != nil {
 			if patience, relevant := c.patience(inJob); relevant {
-				all = append(all, trouble{c.Name, patience, fmt.Sprintf("container %s of pod %s: %s", c.Name, p.Metadata.Name, c.why())})
+				t := p.about(c, fmt.Sprintf("container %s of pod %s: %s", c.Name, p.Metadata.Name, c.why()))
+				t.patience = patience
+				all = append(all, *t)
 			}
 		}
 	}
@@ -137,28 +142,32 @@ func pullPatience(message string) time.Duration {
 	return unclearPull
 }
 
-// slow says in words what a pod that has not failed is waiting for; empty: nothing.
-func (p pod) slow() string {
+// about is something to say of a container.
+func (p pod) about(c containerStatus, text string) *trouble {
+	return &trouble{pod: p.Metadata, container: c.Name, patience: forever, text: text,
+		ran: c.RestartCount > 0 || c.State.Running != nil || c.State.Terminated != nil || c.LastState.Terminated != nil, previous: c.LastState.Terminated != nil && c.State.Terminated == nil}
+}
+
+// slow says what a pod that has not failed is waiting for; nil: nothing.
+func (p pod) slow() *trouble {
 	if p.Metadata.DeletionTimestamp != "" {
-		return ""
+		return nil
 	}
-	for _, c := range p.Status.Conditions {
-		if c.Type == "PodScheduled" && c.Status == "False" {
-			return fmt.Sprintf("pod %s is not scheduled: %s", p.Metadata.Name, c.Message)
-		}
+	if c := find(p.Status.Conditions, "PodScheduled"); c.Status == "False" {
+		return &trouble{pod: p.Metadata, patience: forever, text: fmt.Sprintf("pod %s is not scheduled: %s", p.Metadata.Name, c.Message)}
 	}
 	if troubles := p.troubles(false); len(troubles) > 0 {
-		return troubles[0].text
+		return &troubles[0]
 	}
-	for _, c := range p.Status.ContainerStatuses {
+	for _, c := range append(append([]containerStatus(nil), p.Status.InitContainerStatuses...), p.Status.ContainerStatuses...) {
 		switch {
-		case c.State.Running != nil && !c.Ready:
-			return fmt.Sprintf("container %s of pod %s runs but is not ready", c.Name, p.Metadata.Name)
-		case c.State.Waiting != nil:
-			return fmt.Sprintf("container %s of pod %s: %s", c.Name, p.Metadata.Name, c.State.Waiting.Reason)
 		case c.State.Terminated != nil && c.State.Terminated.ExitCode != 0:
-			return fmt.Sprintf("container %s of pod %s ended with exit code %d (%s)", c.Name, p.Metadata.Name, c.State.Terminated.ExitCode, c.State.Terminated.Reason)
+			return p.about(c, fmt.Sprintf("container %s of pod %s ended with exit code %d (%s)", c.Name, p.Metadata.Name, c.State.Terminated.ExitCode, c.State.Terminated.Reason))
+		case c.State.Waiting != nil && c.State.Waiting.Reason != "PodInitializing":
+			return p.about(c, fmt.Sprintf("container %s of pod %s: %s", c.Name, p.Metadata.Name, c.State.Waiting.Reason))
+		case c.State.Running != nil && !c.Ready:
+			return p.about(c, fmt.Sprintf("container %s of pod %s runs but is not ready", c.Name, p.Metadata.Name))
 		}
 	}
-	return ""
+	return nil
 }

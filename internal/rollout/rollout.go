@@ -1,12 +1,13 @@
 // Package rollout waits until what was applied runs, and says early and in a sentence when it will not.
 //
-// Deployments, StatefulSets, DaemonSets and Jobs are waited for; anything else has no rollout. All objects share one watch
-// for each kind and namespace, and what was ready before costs no request at all. A rollout is bound to the object's UID and
-// to the generation that the write returned, so an old "ready" never passes for a new one, and only pods of the new version
-// count as its trouble.
+// Workloads, Jobs, claims, definitions and whatever has conditions of the common form are waited for; anything else has no
+// rollout. All objects share one watch for each kind and namespace, and what was ready before costs no request at all. A rollout
+// is bound to the object's UID and to the generation that the write returned, so an old "ready" never passes for a new one, and
+// only pods of the new version count as its trouble.
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,8 +26,9 @@ import (
 
 // Target is one object that was applied.
 type Target struct {
-	Live *unstructured.Unstructured // as the server returned it
-	At   time.Time                  // when that was
+	Live     *unstructured.Unstructured // as the server returned it
+	At       time.Time                  // when that was
+	Resource schema.GroupVersionResource
 }
 
 // Result is how far a target got.
@@ -34,12 +36,15 @@ type Result struct {
 	Rollout handoff.Rollout
 	Seconds float64 // from the target's time to ready or failed; 0 when it was ready right away
 	Message string  // what was reached, what is awaited, or why it failed
+	Detail  string  // of what failed or is late: warnings about it and the last lines of its log, each line indented
 }
 
 // Options are the settings of Wait.
 type Options struct {
 	Report func(Target, Result) // gets each result as soon as it is known, but not those that were ready right away; calls do not overlap
 	Warn   func(text string)    // gets what keeps reasons from being found
+	Slow   func(all []Outcome)  // gets what is still awaited, every ten seconds
+	Mask   func(string) string  // is applied to all texts that come from the cluster; nil: they may be shown as they are
 }
 
 // FailedError is returned by Wait when targets failed, TimeoutError when its context's deadline passed.
@@ -71,23 +76,14 @@ func sentence(all []Outcome, what string) string {
 	return fmt.Sprintf("%d objects %s, the first: %s", len(all), what, all[0])
 }
 
-// kinds are those that roll out, with the version they are read in.
-var kinds = map[schema.GroupKind]schema.GroupVersionResource{
-	{Group: "apps", Kind: "Deployment"}:  {Group: "apps", Version: "v1", Resource: "deployments"},
-	{Group: "apps", Kind: "StatefulSet"}: {Group: "apps", Version: "v1", Resource: "statefulsets"},
-	{Group: "apps", Kind: "DaemonSet"}:   {Group: "apps", Version: "v1", Resource: "daemonsets"},
-	{Group: "batch", Kind: "Job"}:        {Group: "batch", Version: "v1", Resource: "jobs"},
-}
-
 var (
 	podsResource = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 	setsResource = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"}
 )
 
-// Follows says whether objects of a kind have a rollout.
-func Follows(kind schema.GroupKind) bool {
-	_, ok := kinds[kind]
-	return ok
+// hasPods says whether a kind of object makes pods.
+func hasPods(kind schema.GroupKind) bool {
+	return kind.Group == "apps" || kind == jobKind
 }
 
 // failTogether is how long after the first failure others are still collected: what is wrong with one is wrong with several,
@@ -100,20 +96,17 @@ const failTogether = time.Second
 // Errors: *FailedError; *TimeoutError when ctx's deadline passed; ctx.Err() when it was cancelled; others when the API server
 // refuses to tell, see cluster.Diagnose.
 func Wait(ctx context.Context, c *cluster.Cluster, targets []Target, o Options) ([]Result, error) {
-	w := &waiter{cluster: c, options: o, byUID: map[types.UID]*tracked{}, pods: map[types.UID]map[types.UID]*watchedPod{}, sets: map[types.UID]replicaSet{}}
+	w := newWaiter(c, o)
 	for _, t := range targets {
-		one := &tracked{target: t, result: Result{Rollout: handoff.RolloutNone}}
+		one := &tracked{target: t, kind: t.Live.GroupVersionKind().GroupKind(), generation: t.Live.GetGeneration(), result: Result{Rollout: handoff.RolloutNone}}
 		w.all = append(w.all, one)
-		gk := t.Live.GroupVersionKind().GroupKind()
-		if !Follows(gk) {
-			one.done = true
-			continue
-		}
-		one.resource, one.generation = kinds[gk], t.Live.GetGeneration()
 		w.byUID[t.Live.GetUID()] = one
 		if err := one.update(t.Live); err != nil {
 			return w.results(), err
 		}
+	}
+	if err := w.consumers(ctx); err != nil {
+		return w.results(), err
 	}
 	w.evaluate(time.Now(), true)
 	err := w.run(ctx)
@@ -126,33 +119,45 @@ type waiter struct {
 	all     []*tracked
 	byUID   map[types.UID]*tracked
 
-	pods map[types.UID]map[types.UID]*watchedPod // by owner, then by pod
-	sets map[types.UID]replicaSet
+	pods   map[types.UID]map[types.UID]*watchedPod // by owner, then by pod; a pod that was applied itself is its own
+	sets   map[types.UID]replicaSet
+	events map[types.UID]map[string]warning // by what they are about, then by reason
 
 	firstFailure time.Time
+	told         time.Time // when Slow was called
+}
+
+func newWaiter(c *cluster.Cluster, o Options) *waiter {
+	return &waiter{cluster: c, options: o, byUID: map[types.UID]*tracked{}, pods: map[types.UID]map[types.UID]*watchedPod{},
+		sets: map[types.UID]replicaSet{}, events: map[types.UID]map[string]warning{}, told: time.Now()}
 }
 
 // tracked is one target on its way.
 type tracked struct {
 	target     Target
-	resource   schema.GroupVersionResource
+	kind       schema.GroupKind
 	generation int64
-	workload   workload
+	live       *unstructured.Unstructured
+	workload   workload // when it makes pods
 	verdict    verdict
+	refused    refusal
 	stuckSince time.Time
 	deleted    string // how it came to be no more; empty: it is there
 	done       bool
 	result     Result
-	blamed     *pod // the pod the failure was found in
+	blamed     *trouble // what the failure was found in
 }
 
-func (t *tracked) update(o *unstructured.Unstructured) error {
-	t.workload = workload{}
-	if err := decode(o, &t.workload); err != nil {
-		return err
+func (t *tracked) update(o *unstructured.Unstructured) (err error) {
+	t.live = o
+	if hasPods(t.kind) {
+		t.workload = workload{}
+		if err := decode(o, &t.workload); err != nil {
+			return err
+		}
 	}
-	t.verdict = t.workload.judge(t.generation)
-	return nil
+	t.verdict, err = judge(o, t.generation)
+	return err
 }
 
 func (w *waiter) results() []Result {
@@ -177,9 +182,13 @@ func sources(pending []*tracked) []source {
 	var all []source
 	for _, t := range pending {
 		ns := t.target.Live.GetNamespace()
-		all = append(all, source{t.resource, ns}, source{podsResource, ns})
-		if t.resource.Resource == "deployments" {
-			all = append(all, source{setsResource, ns})
+		all = append(all, source{t.target.Resource, ns, ""})
+		if !hasPods(t.kind) && t.kind != podKind {
+			continue
+		}
+		all = append(all, source{podsResource, ns, ""}, source{eventsResource, ns, "type=Warning"})
+		if t.workload.Kind == "Deployment" {
+			all = append(all, source{setsResource, ns, ""})
 		}
 	}
 	slices.SortFunc(all, func(a, b source) int { return strings.Compare(a.String()+a.namespace, b.String()+b.namespace) })
@@ -207,6 +216,7 @@ func (w *waiter) run(ctx context.Context) error {
 			}
 		case now := <-tick.C:
 			w.evaluate(now, false)
+			w.tellSlow(now)
 			over := !w.firstFailure.IsZero() && now.Sub(w.firstFailure) > failTogether
 			if over || len(w.pending()) == 0 {
 				return w.failed(ctx)
@@ -218,29 +228,37 @@ func (w *waiter) run(ctx context.Context) error {
 			case !w.firstFailure.IsZero():
 				return w.failed(ctx)
 			}
-			return w.timedOut()
+			return w.timedOut(ctx)
 		}
 	}
 }
 
 // take notes what a feed tells.
 func (w *waiter) take(n news) error {
+	resource := n.source.GroupVersionResource
 	if n.err != nil {
-		if n.source.GroupVersionResource == podsResource || n.source.GroupVersionResource == setsResource {
-			if apierrors.IsForbidden(n.err) { // the workload's own status has to do
-				if w.options.Warn != nil {
-					w.options.Warn("failing pods cannot be named: " + cluster.Diagnose(n.err).Text)
-				}
-				return nil
+		if apierrors.IsForbidden(n.err) && (resource == podsResource || resource == setsResource) { // the workload's own status has to do
+			if w.options.Warn != nil {
+				w.options.Warn("failing pods cannot be named: " + cluster.Diagnose(n.err).Text)
 			}
+			return nil
+		}
+		if apierrors.IsForbidden(n.err) && resource == eventsResource {
+			return nil
 		}
 		return n.err
 	}
-	switch n.source.GroupVersionResource {
+	switch resource {
 	case podsResource:
-		return w.takePods(n)
+		if err := w.takePods(n); err != nil {
+			return err
+		}
 	case setsResource:
-		return w.takeSets(n)
+		if err := w.takeSets(n); err != nil {
+			return err
+		}
+	case eventsResource:
+		return w.takeEvents(n)
 	}
 	present := map[types.UID]bool{}
 	for _, o := range n.objects {
@@ -249,20 +267,29 @@ func (w *waiter) take(n news) error {
 		if t == nil || t.done {
 			continue
 		}
+		if err := t.update(o); err != nil {
+			return err
+		}
 		if n.gone {
 			t.deleted = "it was deleted"
-		} else if err := t.update(o); err != nil {
-			return err
 		}
 	}
 	if n.all {
 		for uid, t := range w.byUID {
-			if t.resource == n.source.GroupVersionResource && t.target.Live.GetNamespace() == n.source.namespace && !present[uid] && !t.done {
-				t.deleted = "it was deleted, or replaced by another"
+			if t.target.Resource == resource && t.target.Live.GetNamespace() == n.source.namespace && !present[uid] && !t.done {
+				t.vanished()
 			}
 		}
 	}
 	return nil
+}
+
+// vanished notes that the target was not among all objects of its kind.
+func (t *tracked) vanished() {
+	t.deleted = "it was deleted, or replaced by another"
+	if t.workload.Kind == "Job" && t.workload.Spec.TTL != nil { // as it is for those that have finished
+		t.verdict = verdict{phase: ready, text: "finished, and removed as its ttlSecondsAfterFinished says"}
+	}
 }
 
 // stuckPatience is how long pods may be refused: a quota is free again once an old pod is gone.
@@ -282,29 +309,41 @@ func (w *waiter) evaluate(now time.Time, atOnce bool) {
 				w.finish(t, now, handoff.RolloutReady, t.verdict.text)
 			}
 			continue
+		case t.verdict.phase == nothing && t.verdict.text == "":
+			t.done = true
+			continue
 		case t.verdict.phase == nothing:
 			w.finish(t, now, handoff.RolloutNone, t.verdict.text)
 			continue
 		case t.verdict.phase == failed:
 			text := t.verdict.text
-			if slow := w.slow(t); slow != "" {
-				text += "; " + slow
+			if slow := w.slow(t); slow != nil {
+				text += "; " + slow.text
+				t.blamed = slow
 			}
 			w.finish(t, now, handoff.RolloutFailed, text)
 			continue
-		case t.verdict.phase == stuck && t.stuckSince.IsZero():
-			t.stuckSince = now
-		case t.verdict.phase != stuck:
+		}
+		if text, patience := t.stuck(); text == "" {
 			t.stuckSince = time.Time{}
-		case now.Sub(t.stuckSince) > stuckPatience:
-			w.finish(t, now, handoff.RolloutFailed, t.verdict.text)
+		} else if t.stuckSince.IsZero() {
+			t.stuckSince = now
+		} else if now.Sub(t.stuckSince) > patience {
+			w.finish(t, now, handoff.RolloutFailed, text)
 			continue
 		}
-		if text, blamed := w.trouble(t, now); blamed != nil {
-			t.blamed = blamed
-			w.finish(t, now, handoff.RolloutFailed, text)
+		if t.blamed = w.trouble(t, now); t.blamed != nil {
+			w.finish(t, now, handoff.RolloutFailed, t.blamed.text)
 		}
 	}
+}
+
+// stuck says why the target cannot go on, unless that passes within the patience; empty: it can.
+func (t *tracked) stuck() (text string, patience time.Duration) {
+	if t.verdict.phase == stuck {
+		return t.verdict.text, cmp.Or(t.verdict.patience, stuckPatience)
+	}
+	return t.refused.text, stuckPatience
 }
 
 func (w *waiter) finish(t *tracked, now time.Time, r handoff.Rollout, text string) {
@@ -321,19 +360,15 @@ func (w *waiter) finish(t *tracked, now time.Time, r handoff.Rollout, text strin
 	}
 }
 
-// failed returns an error when targets failed, having added the last event to each reason.
+// failed returns an error when targets failed, having added what explains each.
 func (w *waiter) failed(ctx context.Context) error {
 	var bad []Outcome
 	for _, t := range w.all {
 		switch {
 		case t.result.Rollout == handoff.RolloutFailed:
-			w.addEvent(ctx, t)
-			if w.options.Report != nil {
-				w.options.Report(t.target, t.result)
-			}
-			bad = append(bad, Outcome{t.target, t.result})
+			bad = append(bad, w.explained(ctx, t))
 		case !t.done:
-			t.result.Message = "not waited for, because another object failed: " + t.verdict.text
+			t.result.Message = w.mask("not waited for, because another object failed: " + t.verdict.text)
 		}
 	}
 	if len(bad) == 0 {
@@ -343,21 +378,48 @@ func (w *waiter) failed(ctx context.Context) error {
 }
 
 // timedOut makes results of what is still awaited.
-func (w *waiter) timedOut() error {
+func (w *waiter) timedOut(ctx context.Context) error {
 	var waiting []Outcome
-	for _, t := range w.all {
-		if t.done {
-			continue
-		}
-		text := t.verdict.text
-		if slow := w.slow(t); slow != "" {
-			text += "; " + slow
-		}
-		t.result = Result{Rollout: handoff.RolloutTimeout, Seconds: time.Since(t.target.At).Seconds(), Message: text}
-		if w.options.Report != nil {
-			w.options.Report(t.target, t.result)
-		}
-		waiting = append(waiting, Outcome{t.target, t.result})
+	for _, t := range w.pending() {
+		t.result = Result{Rollout: handoff.RolloutTimeout, Seconds: time.Since(t.target.At).Seconds(), Message: w.awaited(t)}
+		t.blamed = w.slow(t)
+		waiting = append(waiting, w.explained(ctx, t))
 	}
 	return &TimeoutError{waiting}
+}
+
+// awaited is what a pending target waits for.
+func (w *waiter) awaited(t *tracked) string {
+	text := t.verdict.text
+	if refused, _ := t.stuck(); refused != "" {
+		text = refused
+	}
+	if slow := w.slow(t); slow != nil {
+		text += "; " + slow.text
+	}
+	return text
+}
+
+// slowEvery is how often is told what is still awaited.
+const slowEvery = 10 * time.Second
+
+func (w *waiter) tellSlow(now time.Time) {
+	if w.options.Slow == nil || now.Sub(w.told) < slowEvery || !w.firstFailure.IsZero() {
+		return
+	}
+	w.told = now
+	var all []Outcome
+	for _, t := range w.pending() {
+		all = append(all, Outcome{t.target, Result{Seconds: now.Sub(t.target.At).Seconds(), Message: w.mask(w.awaited(t))}})
+	}
+	if len(all) > 0 {
+		w.options.Slow(all)
+	}
+}
+
+func (w *waiter) mask(text string) string {
+	if w.options.Mask == nil {
+		return text
+	}
+	return w.options.Mask(text)
 }

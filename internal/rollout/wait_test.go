@@ -130,7 +130,10 @@ func web(uid string, observed, available int) string {
 		status: {observedGeneration: %d, replicas: 1, updatedReplicas: 1, availableReplicas: %d}}`, uid, observed, available)
 }
 
-func target(t *testing.T, text string) Target { return Target{Live: object(t, text), At: time.Now()} }
+func target(t *testing.T, text string) Target {
+	o := object(t, text)
+	return Target{Live: o, At: time.Now(), Resource: o.GroupVersionKind().GroupVersion().WithResource(strings.ToLower(o.GetKind()) + "s")}
+}
 
 // within runs Wait and fails the test when it takes longer than ten seconds.
 func within(t *testing.T, c *cluster.Cluster, o Options, targets ...Target) ([]Result, error) {
@@ -254,9 +257,8 @@ func TestFlappingPull(t *testing.T) {
 
 // patience is over when trouble has lasted, not when it has come and gone.
 func TestTroubleIsTimedByContainer(t *testing.T) {
-	w := &waiter{pods: map[types.UID]map[types.UID]*watchedPod{}}
-	job := &tracked{target: target(t, `{apiVersion: batch/v1, kind: Job, metadata: {uid: u}}`)}
-	job.workload.Kind = "Job"
+	w := newWaiter(nil, Options{})
+	job := &tracked{target: target(t, `{apiVersion: batch/v1, kind: Job, metadata: {uid: u}}`), kind: jobKind}
 	p := &watchedPod{since: map[string]time.Time{}}
 	w.pods["u"] = map[types.UID]*watchedPod{"p": p}
 	set := func(state string) {
@@ -274,8 +276,8 @@ func TestTroubleIsTimedByContainer(t *testing.T) {
 		fails bool
 	}{{0, unclear, false}, {19 * time.Second, unclear, false}, {19 * time.Second, fine, false}, {21 * time.Second, unclear, false}, {40 * time.Second, unclear, false}, {42 * time.Second, unclear, true}} {
 		set(step.state)
-		if text, _ := w.trouble(job, begin.Add(step.after)); (text != "") != step.fails {
-			t.Errorf("after %s, %s: %q, want failure %v", step.after, step.state, text, step.fails)
+		if got := w.trouble(job, begin.Add(step.after)); (got != nil) != step.fails {
+			t.Errorf("after %s, %s: %+v, want failure %v", step.after, step.state, got, step.fails)
 		}
 	}
 }

@@ -2,15 +2,10 @@ package rollout
 
 import (
 	"cmp"
-	"context"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -40,10 +35,7 @@ func (w *waiter) takePods(n news) error {
 		if err := decode(o, &p.pod); err != nil {
 			return err
 		}
-		owner := p.Metadata.owner()
-		if owner == "" {
-			continue
-		}
+		owner := cmp.Or(p.Metadata.owner(), p.Metadata.UID)
 		if n.gone {
 			delete(w.pods[owner], p.Metadata.UID)
 			continue
@@ -53,6 +45,8 @@ func (w *waiter) takePods(n news) error {
 		}
 		if before := w.pods[owner][p.Metadata.UID]; before != nil {
 			p.since = before.since
+		} else {
+			w.created(owner)
 		}
 		w.pods[owner][p.Metadata.UID] = p
 	}
@@ -87,11 +81,11 @@ const (
 
 // newPods are the target's pods of the version that rolls out, by name. Old ones may do what they want.
 func (w *waiter) newPods(t *tracked) (pods []*watchedPod) {
-	if t.workload.Kind != "Job" && t.workload.Status.ObservedGeneration < t.generation {
+	if t.kind.Group == "apps" && t.workload.Status.ObservedGeneration < t.generation {
 		return nil // which version is the new one is not known yet
 	}
 	uid := t.target.Live.GetUID()
-	switch t.workload.Kind {
+	switch t.workload.Kind { // empty for a pod
 	case "Deployment":
 		for _, s := range w.sets {
 			if s.Metadata.owner() == uid && s.Metadata.Annotations[revisionAnnotation] == t.workload.Metadata.Annotations[revisionAnnotation] {
@@ -117,65 +111,31 @@ func (w *waiter) newPods(t *tracked) (pods []*watchedPod) {
 	return pods
 }
 
-// trouble finds a new pod of t whose trouble has lasted longer than there is patience with it.
-func (w *waiter) trouble(t *tracked, now time.Time) (text string, blamed *pod) {
+// trouble finds a new pod of t whose trouble has lasted longer than there is patience with it; nil: none.
+func (w *waiter) trouble(t *tracked, now time.Time) *trouble {
 	for _, p := range w.newPods(t) {
 		current := map[string]time.Time{}
-		for _, trouble := range p.troubles(t.workload.Kind == "Job") {
+		for _, trouble := range p.troubles(t.kind == jobKind) {
 			begin, known := p.since[trouble.container]
 			if !known {
 				begin = now
 			}
 			current[trouble.container] = begin
 			if trouble.patience != forever && now.Sub(begin) >= trouble.patience {
-				return trouble.text, &p.pod
+				return &trouble
 			}
 		}
 		p.since = current
 	}
-	return "", nil
+	return nil
 }
 
-// slow is what the first new pod that is not ready waits for; empty: nothing is known.
-func (w *waiter) slow(t *tracked) string {
+// slow is what the first new pod that is not ready waits for; nil: nothing is known.
+func (w *waiter) slow(t *tracked) *trouble {
 	for _, p := range w.newPods(t) {
-		if text := p.slow(); text != "" {
-			return text
+		if slow := p.slow(); slow != nil {
+			return slow
 		}
 	}
-	return ""
-}
-
-// eventTimeout bounds the request for a failing pod's last event: the reason is good without it.
-const eventTimeout = 3 * time.Second
-
-// addEvent adds the last warning about the pod a failure was found in.
-func (w *waiter) addEvent(ctx context.Context, t *tracked) {
-	if t.blamed == nil {
-		return
-	}
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), eventTimeout)
-	defer stop()
-	events := schema.GroupVersionResource{Version: "v1", Resource: "events"}
-	list, err := w.cluster.Dynamic.Resource(events).Namespace(t.blamed.Metadata.Namespace).List(ctx, metav1.ListOptions{
-		FieldSelector: "type=Warning,involvedObject.uid=" + string(t.blamed.Metadata.UID)})
-	if err != nil || len(list.Items) == 0 {
-		return
-	}
-	last := slices.MaxFunc(list.Items, func(a, b unstructured.Unstructured) int { return cmp.Compare(when(a), when(b)) })
-	reason, _, _ := unstructured.NestedString(last.Object, "reason")
-	message, _, _ := unstructured.NestedString(last.Object, "message")
-	if message = strings.TrimSpace(message); message != "" && !strings.Contains(t.result.Message, message) {
-		t.result.Message += "; last event: " + reason + ": " + message
-	}
-}
-
-// when an event was seen last, in a form that sorts. Events of the new API have their time elsewhere.
-func when(event unstructured.Unstructured) string {
-	for _, field := range []string{"lastTimestamp", "eventTime"} {
-		if text, _, _ := unstructured.NestedString(event.Object, field); text != "" {
-			return text
-		}
-	}
-	return event.GetCreationTimestamp().UTC().Format(time.RFC3339)
+	return nil
 }

@@ -19,6 +19,7 @@ type metadata struct {
 	Labels            map[string]string `json:"labels"`
 	Annotations       map[string]string `json:"annotations"`
 	DeletionTimestamp string            `json:"deletionTimestamp"`
+	CreationTimestamp string            `json:"creationTimestamp"`
 	OwnerReferences   []struct {
 		UID        types.UID `json:"uid"`
 		Controller bool      `json:"controller"`
@@ -42,7 +43,7 @@ type condition struct {
 	Message string `json:"message"`
 }
 
-// workload is a Deployment, StatefulSet, DaemonSet or Job.
+// workload is a Deployment, StatefulSet, DaemonSet, ReplicaSet or Job.
 type workload struct {
 	Kind     string   `json:"kind"`
 	Metadata metadata `json:"metadata"`
@@ -50,6 +51,7 @@ type workload struct {
 		Replicas        *int64 `json:"replicas"`
 		Paused          bool   `json:"paused"`
 		Suspend         bool   `json:"suspend"`
+		TTL             *int64 `json:"ttlSecondsAfterFinished"`
 		Completions     *int64 `json:"completions"`
 		MinReadySeconds int64  `json:"minReadySeconds"`
 		UpdateStrategy  struct {
@@ -81,51 +83,7 @@ func decode(o *unstructured.Unstructured, into any) error {
 	return nil
 }
 
-func (w workload) condition(kind string) condition {
-	for _, c := range w.Status.Conditions {
-		if c.Type == kind {
-			return c
-		}
-	}
-	return condition{}
-}
-
-// phase is how far a workload is.
-type phase int
-
-const (
-	progressing phase = iota
-	ready
-	failed
-	stuck   // failed, unless it goes on within a moment
-	nothing // it does not roll out by itself
-)
-
-// verdict is what a workload's own status says. The text says what was reached, what is awaited, or why it failed.
-type verdict struct {
-	phase phase
-	text  string
-}
-
-// judge reads a workload's status. generation is the one our write returned: a status that does not know it yet says
-// nothing about it.
-func (w workload) judge(generation int64) verdict {
-	if w.Kind == "Job" { // has no observedGeneration, and its template cannot change
-		return w.judgeJob()
-	}
-	if w.Status.ObservedGeneration < generation {
-		return verdict{progressing, "its controller has not seen the change yet"}
-	}
-	switch w.Kind {
-	case "Deployment":
-		return w.judgeDeployment()
-	case "StatefulSet":
-		return w.judgeStatefulSet()
-	case "DaemonSet":
-		return w.judgeDaemonSet()
-	}
-	return verdict{nothing, ""}
-}
+func (w workload) condition(kind string) condition { return find(w.Status.Conditions, kind) }
 
 // replicas is the number wanted; the server's default is 1.
 func (w workload) replicas() int64 {
@@ -139,20 +97,20 @@ func (w workload) judgeDeployment() verdict {
 	want, s := w.replicas(), w.Status
 	switch {
 	case s.UpdatedReplicas >= want && s.Replicas == s.UpdatedReplicas && s.AvailableReplicas >= s.UpdatedReplicas:
-		return verdict{ready, pods(want)}
+		return verdict{phase: ready, text: pods(want)}
 	case w.Spec.Paused:
-		return verdict{nothing, "it is paused: nothing rolls out until it is resumed"}
+		return verdict{phase: nothing, text: "it is paused: nothing rolls out until it is resumed"}
 	}
 	if c := w.condition("Progressing"); c.Status == "False" && c.Reason == "ProgressDeadlineExceeded" {
-		return verdict{failed, "its progress deadline is over: " + counts(s.UpdatedReplicas, s.AvailableReplicas, want)}
+		return verdict{phase: failed, text: "its progress deadline is over: " + counts(s.UpdatedReplicas, s.AvailableReplicas, want)}
 	}
 	if c := w.condition("ReplicaFailure"); c.Status == "True" {
-		return verdict{stuck, "its pods cannot be created: " + c.Message}
+		return verdict{phase: stuck, text: "its pods cannot be created: " + c.Message}
 	}
 	if s.UpdatedReplicas >= want && s.AvailableReplicas >= want {
-		return verdict{progressing, fmt.Sprintf("%d old pods are still to go", s.Replicas-s.UpdatedReplicas)}
+		return verdict{phase: progressing, text: fmt.Sprintf("%d old pods are still to go", s.Replicas-s.UpdatedReplicas)}
 	}
-	return verdict{progressing, counts(s.UpdatedReplicas, s.AvailableReplicas, want)}
+	return verdict{phase: progressing, text: counts(s.UpdatedReplicas, s.AvailableReplicas, want)}
 }
 
 func (w workload) judgeStatefulSet() verdict {
@@ -164,47 +122,58 @@ func (w workload) judgeStatefulSet() verdict {
 	toUpdate := max(0, want-w.Spec.UpdateStrategy.RollingUpdate.Partition)
 	switch {
 	case w.Spec.UpdateStrategy.Type == "OnDelete" && s.UpdatedReplicas < want:
-		return verdict{nothing, fmt.Sprintf("its update strategy is OnDelete: %d of %d pods run the old version until they are deleted", want-s.UpdatedReplicas, want)}
+		return verdict{phase: nothing, text: fmt.Sprintf("its update strategy is OnDelete: %d of %d pods run the old version until they are deleted", want-s.UpdatedReplicas, want)}
 	case s.UpdatedReplicas >= toUpdate && available >= want && s.Replicas <= want:
 		text := pods(want)
 		if toUpdate < want {
 			text += fmt.Sprintf(", %d updated: the partition is %d", toUpdate, w.Spec.UpdateStrategy.RollingUpdate.Partition)
 		}
-		return verdict{ready, text}
+		return verdict{phase: ready, text: text}
 	}
-	return verdict{progressing, counts(s.UpdatedReplicas, available, want)}
+	return verdict{phase: progressing, text: counts(s.UpdatedReplicas, available, want)}
 }
 
 func (w workload) judgeDaemonSet() verdict {
 	want, s := w.Status.DesiredNumberScheduled, w.Status
 	switch {
 	case w.Spec.UpdateStrategy.Type == "OnDelete" && s.UpdatedNumberScheduled < want:
-		return verdict{nothing, fmt.Sprintf("its update strategy is OnDelete: %d of %d pods run the old version until they are deleted", want-s.UpdatedNumberScheduled, want)}
+		return verdict{phase: nothing, text: fmt.Sprintf("its update strategy is OnDelete: %d of %d pods run the old version until they are deleted", want-s.UpdatedNumberScheduled, want)}
 	case s.UpdatedNumberScheduled >= want && s.NumberAvailable >= want:
-		return verdict{ready, pods(want)}
+		return verdict{phase: ready, text: pods(want)}
 	}
-	return verdict{progressing, counts(s.UpdatedNumberScheduled, s.NumberAvailable, want)}
+	return verdict{phase: progressing, text: counts(s.UpdatedNumberScheduled, s.NumberAvailable, want)}
+}
+
+func (w workload) judgeReplicaSet() verdict {
+	want, s := w.replicas(), w.Status
+	if c := w.condition("ReplicaFailure"); c.Status == "True" {
+		return verdict{phase: stuck, text: "its pods cannot be created: " + c.Message}
+	}
+	if s.Replicas == want && s.AvailableReplicas >= want {
+		return verdict{phase: ready, text: pods(want)}
+	}
+	return verdict{phase: progressing, text: counts(s.Replicas, s.AvailableReplicas, want)}
 }
 
 func (w workload) judgeJob() verdict {
 	if c := w.condition("Complete"); c.Status == "True" {
-		return verdict{ready, "complete"}
+		return verdict{phase: ready, text: "complete"}
 	}
 	if c := w.condition("Failed"); c.Status == "True" {
 		text := c.Message
 		if text == "" {
 			text = c.Reason
 		}
-		return verdict{failed, "the Job failed: " + text}
+		return verdict{phase: failed, text: "the Job failed: " + text}
 	}
 	if w.Spec.Suspend {
-		return verdict{nothing, "it is suspended: nothing runs until it is resumed"}
+		return verdict{phase: nothing, text: "it is suspended: nothing runs until it is resumed"}
 	}
 	want := int64(1)
 	if w.Spec.Completions != nil {
 		want = *w.Spec.Completions
 	}
-	return verdict{progressing, fmt.Sprintf("%d of %d completions", w.Status.Succeeded, want)}
+	return verdict{phase: progressing, text: fmt.Sprintf("%d of %d completions", w.Status.Succeeded, want)}
 }
 
 func counts(updated, available, want int64) string {
