@@ -146,7 +146,7 @@ func explain(env *action.Env, err error) error {
 func explainDocument(err error, d *handoff.DocumentError) error {
 	switch {
 	case errors.Is(err, handoff.ErrUnreadable):
-		return action.Fail(action.BadInput, err, "give the output build-result of nix-build-images, a path or the JSON itself")
+		return action.Fail(action.BadInput, err, "give the output %s of %s, a path or the JSON itself", d.Kind, d.Kind.Writer())
 	case errors.Is(err, handoff.ErrVersion):
 		return action.Fail(action.Conflict, err, "use the same version of all steps, and run %s again", d.Kind.Writer())
 	case errors.Is(err, handoff.ErrMismatch):

@@ -27,6 +27,7 @@ type inputs struct {
 	missing  []string // shards that no BuildResult is of
 	images   []push.Image
 	options  push.Options
+	partial  bool // a PushResult that is joined lacks something
 	dryRun   bool
 	layout   *push.Layout // nil: none
 	alone    bool         // no registry gets the images, the layout does
@@ -56,7 +57,16 @@ func readInputs(env *action.Env) (inputs, error) {
 		bad(err, "an image is name=path or name:tag=path, and the path is what Nix built")
 		in.images = append(in.images, i)
 	}
-	if err == nil && len(in.images) == 0 && len(env.List("image")) == 0 && env.Text("build-result") == "" {
+	joined, err := readPushed(env)
+	problems = append(problems, explainAll(env, err))
+	for _, r := range joined {
+		in.commit = r.Commit
+		in.previous = append(in.previous, r.Digest)
+	}
+	if len(joined) > 0 && len(results) > 0 {
+		bad(errors.New("both build-result and push-result are given"), "push what was built in one job for each system, and join their push-results in another")
+	}
+	if env.Text("build-result") == "" && env.Text("push-result") == "" && len(env.List("image")) == 0 {
 		bad(errors.New("neither build-result nor image is given"), "give the path that nix-build-images has as its output build-result, or images as name=path")
 	}
 
@@ -80,6 +90,10 @@ func readInputs(env *action.Env) (inputs, error) {
 		}
 		bad(err, "give host and path, such as registry.example.org/team or docker.io/team, without https:// and without tag")
 	}
+	pushed, err := pushedImages(joined, o.Registry)
+	bad(err, "give the outputs push-result of jobs that pushed to this registry, each for one system")
+	in.images = append(in.images, pushed...)
+	in.partial = !whole(joined)
 	o.Compression, o.Level = push.Compression(env.Text("compression")), env.Int("compression-level")
 	o.Exec = env.Bool("exec")
 	o.Format, o.NoLearn, o.Verify = push.Format(env.Text("format")), env.Bool("no-learn"), env.Bool("verify-reuse")
@@ -104,14 +118,11 @@ func readInputs(env *action.Env) (inputs, error) {
 		o.LearnTags, _ = names.expand("tags", lasting) // some of those that were expanded above
 		o.LearnTags = append([]string{}, o.LearnTags...)
 	}
-	if len(in.missing) > 0 {
+	if len(in.missing) > 0 || in.partial {
 		o.Tags = nil // as when an image fails: what a tag like main stands for is a whole plan
 	}
 	o.Annotations, err = annotations(env, names)
 	bad(err, "an annotation is key=value, such as org.opencontainers.image.source=https://git.example.org/team/shop")
-	if len(o.Annotations) > 0 && o.Format == push.Docker {
-		bad(errors.New("input annotations: manifests of the format docker have none"), "leave the input annotations out, or the input format")
-	}
 	attester, err := readAttester(env, results)
 	bad(err, "attest takes provenance and sbom; a key is what cosign generate-key-pair writes, with its password in COSIGN_PASSWORD, or an ECDSA key as PKCS #8 in PEM form")
 	if attester != nil {

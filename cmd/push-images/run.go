@@ -32,7 +32,7 @@ func run(ctx context.Context, env *action.Env) error {
 	result := &handoff.PushResult{
 		Header:   handoff.Header{Commit: in.commit, Previous: in.previous},
 		Registry: in.options.Registry,
-		Complete: pushErr == nil && len(in.missing) == 0 && !in.dryRun && !in.alone,
+		Complete: pushErr == nil && len(in.missing) == 0 && !in.partial && !in.dryRun && !in.alone,
 		DryRun:   in.dryRun,
 		Images:   pushed,
 	}
@@ -44,6 +44,10 @@ func run(ctx context.Context, env *action.Env) error {
 	}
 	if result.Images == nil {
 		result.Images = []handoff.PushedImage{}
+	}
+	if in.partial && pushErr == nil {
+		pushErr = action.Fail(action.Failed, errors.New("a PushResult that is joined is not complete"),
+			"see what the jobs that pushed say; what is there was joined, the tags stay where they were")
 	}
 	return errors.Join(explainPush(env, pushErr), explainShards(in.missing), report.write(result, time.Since(start)))
 }

@@ -9,6 +9,8 @@ var spec = action.Spec{
 		{Name: "build-result", Kind: action.Documents,
 			Help: "one or several BuildResults; images of one name and several systems become an index; this or image is needed"},
 		{Name: "image", Kind: action.List, Help: "images to push as if built, as name=path or name:tag=path", Example: "api=./result\nweb:v1=./web.tar.gz"},
+		{Name: "push-result", Kind: action.Documents,
+			Help: "several PushResults of jobs that each pushed for one system: the images are joined to indexes by digest, nothing of them is sent again"},
 		{Name: "exec", Kind: action.Bool, Default: "false", Help: "run stream scripts and push what they print, instead of making their layers; for scripts of a form that is not known"},
 		{Name: "registry", Help: "prefix of the repositories: host, and path if there is one; needed unless oci-layout is given", Example: "registry.example.org/team"},
 		{Name: "registry-username", Help: "user at the registry", Says: "docker config, credential helpers"},

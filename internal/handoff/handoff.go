@@ -216,12 +216,12 @@ func Parse(text []byte, source string, d Document) error {
 	return nil
 }
 
-// SameSource refuses build results that stem from different commits: their images must not be deployed together.
-// It names the first two that differ.
-func SameSource(results []*BuildResult) error {
+// SameSource refuses results that stem from different commits: their images must not be deployed together. It names the first
+// two that differ.
+func SameSource[D Document](results []D) error {
 	for _, r := range results[min(1, len(results)):] {
-		if a, b := results[0], r; a.Commit != b.Commit {
-			return &DocumentError{KindBuildResult, "files", ErrMismatch,
+		if a, b := results[0].header(), r.header(); a.Commit != b.Commit {
+			return &DocumentError{r.kind(), "files", ErrMismatch,
 				fmt.Sprintf("%.19s… is of commit %s, %.19s… of %s", a.Digest, orDirty(a.Commit), b.Digest, orDirty(b.Commit))}
 		}
 	}

@@ -108,7 +108,7 @@ func TestSameSource(t *testing.T) {
 	if err := handoff.SameSource([]*handoff.BuildResult{a, a}); err != nil {
 		t.Errorf("same commit: %v", err)
 	}
-	if err := handoff.SameSource(nil); err != nil {
+	if err := handoff.SameSource([]*handoff.PushResult(nil)); err != nil {
 		t.Errorf("none: %v", err)
 	}
 	if err := handoff.SameSource([]*handoff.BuildResult{a, b}); !errors.Is(err, handoff.ErrMismatch) {

@@ -95,8 +95,11 @@ func (r *run) lookUp(ctx context.Context, m *member) error {
 
 // confirm checks that an image is in the registry, as an earlier step saw it.
 func (r *run) confirm(ctx context.Context, m *member) error {
-	reference := m.repo.String() + ":" + m.Tag
-	d, err := m.repo.Describe(ctx, m.Tag)
+	at, reference := m.Tag, m.repo.String()+":"+m.Tag
+	if m.Pinned {
+		at, reference = m.Digest, m.repo.String()+"@"+m.Digest
+	}
+	d, err := m.repo.Describe(ctx, at)
 	if errors.Is(err, registry.ErrAbsent) {
 		return &StaleError{Reference: reference, Want: m.Digest}
 	}
@@ -107,7 +110,9 @@ func (r *run) confirm(ctx context.Context, m *member) error {
 		return &StaleError{reference, m.Digest, d.Digest}
 	}
 	m.same, m.manifest = true, registry.Manifest{Digest: d.Digest, MediaType: d.MediaType}
-	r.known.setTag(reference, d.Digest)
+	if !m.Pinned {
+		r.known.setTag(reference, d.Digest)
+	}
 	if r.Attach == nil {
 		return nil
 	}

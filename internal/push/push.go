@@ -36,6 +36,10 @@ type Image struct {
 	Present bool
 	Digest  string
 
+	// Pinned says of a Present image that Digest is what is meant, wherever its tag points now: another system's image may have
+	// got it.
+	Pinned bool
+
 	// Missing says why there is no image to push, such as a build that failed. It fails, and the others are pushed.
 	Missing string
 }
