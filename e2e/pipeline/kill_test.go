@@ -149,7 +149,7 @@ func testKilledDeploy(t *testing.T, p *pipeline.Pipeline, shipped *pipeline.Run)
 		if err != nil {
 			t.Fatal(err)
 		}
-		moved := strings.NewReplacer("namespace: shop\n", "namespace: killed\n", "name: shop\n", "name: killed\n").Replace(string(text))
+		moved := strings.NewReplacer("namespace: shop\n", "namespace: killed\n", "name: shop\n", "name: killed\n", "shop.example.org", "killed.example.org").Replace(string(text))
 		if err := os.WriteFile(path, []byte(moved), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -166,6 +166,15 @@ func testKilledDeploy(t *testing.T, p *pipeline.Pipeline, shipped *pipeline.Run)
 		t.Fatal(err)
 	}
 	deploy := p.Tool(t.Context(), "deploy-manifests", args...)
+	var said strings.Builder
+	deploy.Stderr = &said
+	defer func() {
+		if t.Failed() {
+			deploy.Process.Kill() // it may have ended
+			deploy.Wait()         // or been waited for
+			t.Log(said.String())
+		}
+	}()
 	if err := deploy.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,7 +36,7 @@ func (p *Pipeline) writeMonorepo(ctx context.Context, o Options) error {
 		return err
 	}
 	fmt.Fprintf(o.Progress, "committing the example monorepo to %s\n", p.Repo)
-	if err := p.git("init", "--quiet", "--initial-branch", "main"); err != nil {
+	if _, err := git(ctx, p.Repo, "init", "--quiet", "--initial-branch", "main"); err != nil {
 		return err
 	}
 	return p.commit("seven services")
@@ -69,17 +68,23 @@ func (p *Pipeline) Write(file, text string) error {
 }
 
 func (p *Pipeline) commit(message string) error {
-	return errors.Join(p.git("add", "--all"), p.git("commit", "--quiet", "--message", message))
+	ctx := context.Background() // too quick to be cancelled
+	if _, err := git(ctx, p.Repo, "add", "--all"); err != nil {
+		return err
+	}
+	_, err := git(ctx, p.Repo, "commit", "--quiet", "--message", message)
+	return err
 }
 
-// git runs without the user's settings.
-func (p *Pipeline) git(args ...string) error {
-	cmd := exec.Command("git", args...)
-	cmd.Dir = p.Repo
+// git runs in dir without the user's settings and returns what it printed.
+func git(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
 		"GIT_AUTHOR_NAME=demo", "GIT_AUTHOR_EMAIL=demo@example.org", "GIT_COMMITTER_NAME=demo", "GIT_COMMITTER_EMAIL=demo@example.org")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("git %s: %w\n%s", strings.Join(args, " "), err, text)
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("git %s: %w\n%s", strings.Join(args, " "), err, text)
 	}
-	return nil
+	return strings.TrimSpace(string(text)), nil
 }

@@ -51,6 +51,9 @@ type Pipeline struct {
 	Repo string // the monorepo's git repository
 	// Workflow is the file in Repo that Ship runs.
 	Workflow string
+	// ActionsURL is a git server to clone the actions from; empty: they are a
+	// folder, and nothing is cloned.
+	ActionsURL string
 
 	action string // folder of a flakeship release
 	runs   int
@@ -184,6 +187,28 @@ func (p *Pipeline) Tool(ctx context.Context, name string, args ...string) *exec.
 	return cmd
 }
 
+// Release makes a git repository of flakeship below root, as a forge has it:
+// the branch main with the source commit, and on top of that a commit with the
+// binaries, which tag names. It returns that commit.
+func (p *Pipeline) Release(ctx context.Context, root, tag string) (string, error) {
+	repo := filepath.Join(root, "flakeship", "flakeship")
+	if err := os.CopyFS(repo, os.DirFS(p.action)); err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{
+		{"init", "--quiet", "--initial-branch=main"},
+		{"add", "action.yml", "actions"}, {"commit", "--quiet", "--message", "source"},
+		{"checkout", "--quiet", "--detach"},
+		{"add", "dist"}, {"commit", "--quiet", "--message", tag}, {"tag", "--annotate", "--message", tag, tag},
+		{"checkout", "--quiet", "main"}, // what a forge answers to who names no ref
+	} {
+		if _, err := git(ctx, repo, args...); err != nil {
+			return "", err
+		}
+	}
+	return git(ctx, repo, "rev-parse", tag+"^{commit}")
+}
+
 // Registry is the prefix that images are pushed to.
 func (p *Pipeline) Registry() string { return p.Env.Registry.Host + "/shop" }
 
@@ -205,8 +230,8 @@ func (p *Pipeline) Ship(ctx context.Context, r runner.Runner, live io.Writer) (*
 	dir := filepath.Join(p.Dir, "runs", fmt.Sprint(p.runs))
 	result, err := runner.Run(ctx, runner.Job{
 		Runner: r, Dir: dir, Source: p.Repo, Workflow: p.Workflow,
-		Actions: map[string]string{"flakeship/flakeship@v1": p.action},
-		Env:     p.Nix.Env(),
+		Actions: map[string]string{"flakeship/flakeship@v1": p.action}, ActionsURL: p.ActionsURL,
+		Env: p.Nix.Env(),
 		Vars: map[string]string{
 			"CACHE_URL": p.Env.Cache.URL, "CACHE_PUBLIC_KEY": p.Nix.PublicKey,
 			"REGISTRY": p.Registry(), "REGISTRY_USERNAME": registryUser,

@@ -112,6 +112,7 @@ func TestThreeRuns(t *testing.T) {
 
 			t.Run("one by one", func(t *testing.T) { testOneByOne(t, p, r) })
 			if r == runner.Gitea {
+				t.Run("from a git server", func(t *testing.T) { testFromGitServer(t, p) })
 				t.Run("pull", func(t *testing.T) { testPull(t, p, third.Push) })
 				t.Run("killed push", func(t *testing.T) { testKilledPush(t, p, first) })
 				t.Run("killed deploy", func(t *testing.T) { testKilledDeploy(t, p, third) })
@@ -174,6 +175,16 @@ func checkChain(t *testing.T, run *pipeline.Run) {
 // checkSecrets checks that the log shows no secret, not even a line of one.
 func checkSecrets(t *testing.T, p *pipeline.Pipeline, run *pipeline.Run) {
 	t.Helper()
+	for _, secret := range secrets(t, p) {
+		if strings.Contains(run.Result.Log, secret) {
+			t.Errorf("the log holds the secret %.12s…", secret)
+		}
+	}
+}
+
+// secrets are what a run is given and nobody else may see.
+func secrets(t *testing.T, p *pipeline.Pipeline) []string {
+	t.Helper()
 	key, err := os.ReadFile(p.Nix.SecretKeyFile)
 	if err != nil {
 		t.Fatal(err)
@@ -182,20 +193,16 @@ func checkSecrets(t *testing.T, p *pipeline.Pipeline, run *pipeline.Run) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets := []string{strings.TrimSpace(string(key)), "a-password-of-the-registry"}
+	found := []string{strings.TrimSpace(string(key)), "a-password-of-the-registry"}
 	for line := range strings.Lines(string(kubeconfig)) {
 		if _, value, ok := strings.Cut(line, "client-key-data:"); ok {
-			secrets = append(secrets, strings.TrimSpace(value))
+			found = append(found, strings.TrimSpace(value))
 		}
 	}
-	if len(secrets) < 3 {
+	if len(found) < 3 {
 		t.Error("the kubeconfig holds no key: the test looks for the wrong thing")
 	}
-	for _, secret := range secrets {
-		if strings.Contains(run.Result.Log, secret) {
-			t.Errorf("the log holds the secret %.12s…", secret)
-		}
-	}
+	return found
 }
 
 // checkCluster checks that every workload runs the digest that was pushed, and

@@ -73,6 +73,9 @@ type Job struct {
 	// Actions maps owner/name@ref, as in `uses: owner/name/path@ref`, to the
 	// folder that holds the action's repository (see CopyAction).
 	Actions map[string]string
+	// ActionsURL is a git server that the Gitea runner clones actions from, as
+	// it does in production; Actions is not looked at then.
+	ActionsURL string
 	// Log gets the log as it is written; nil keeps it for Result.
 	Log io.Writer
 	// Services and ActPath are the programs; empty builds them.
@@ -251,7 +254,7 @@ func (j *Job) commandLine(workspace string) (args []string, stdin io.Reader, err
 		text, err := json.Marshal(task.Task{
 			Workflow: workflow, Job: j.JobID, Workspace: workspace, CacheDir: cache,
 			ServerURL: serverURL, Repository: j.Repository, Branch: j.Branch, Commit: j.Commit, Actor: actor,
-			EventName: j.EventName, Event: j.Event, Env: env, Secrets: j.Secrets, Vars: j.Vars, Actions: j.Actions,
+			EventName: j.EventName, Event: j.Event, Env: env, Secrets: j.Secrets, Vars: j.Vars, Actions: j.Actions, ActionsURL: j.ActionsURL,
 		})
 		return []string{j.Services, "gitea-runner"}, bytes.NewReader(text), err
 	}

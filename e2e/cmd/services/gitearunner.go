@@ -19,7 +19,7 @@ import (
 
 // giteaRunner runs one workflow in host mode, as the Gitea runner does with a
 // task of a Gitea server, but reads the task from standard input and resolves
-// actions to local folders.
+// actions to local folders, unless the task names a server to clone them from.
 func giteaRunner() int {
 	var t task.Task
 	if err := json.NewDecoder(os.Stdin).Decode(&t); err != nil {
@@ -70,11 +70,6 @@ func runTask(ctx context.Context, t task.Task) error {
 		// the real action is JavaScript fetched from the network.
 		NoSkipCheckout: false,
 		PlatformPicker: func([]string) string { return "-self-hosted" },
-		ActionCache: &runner.LocalRepositoryCache{
-			Parent:            noNetwork{},
-			LocalRepositories: t.Actions,
-			CacheDirCache:     map[string]string{},
-		},
 		PresetGitHubContext: &model.GithubContext{
 			Event: t.Event, EventName: t.EventName,
 			RunID: "1", RunNumber: "1", RunAttempt: "1", RetentionDays: "0",
@@ -82,6 +77,15 @@ func runTask(ctx context.Context, t task.Task) error {
 			Sha: t.Commit, Ref: "refs/heads/" + t.Branch, RefName: t.Branch, RefType: "branch",
 			Token: t.Secrets["GITHUB_TOKEN"],
 		},
+	}
+	if t.ActionsURL != "" {
+		config.DefaultActionInstance = t.ActionsURL
+	} else {
+		config.ActionCache = &runner.LocalRepositoryCache{
+			Parent:            noNetwork{},
+			LocalRepositories: t.Actions,
+			CacheDirCache:     map[string]string{},
+		}
 	}
 	r, err := runner.New(config)
 	if err != nil {

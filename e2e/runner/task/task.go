@@ -20,7 +20,8 @@ type Task struct {
 	Env        map[string]string `json:"env"`
 	Secrets    map[string]string `json:"secrets"`
 	Vars       map[string]string `json:"vars"`
-	Actions    map[string]string `json:"actions"` // owner/name@ref to folder
+	Actions    map[string]string `json:"actions"`    // owner/name@ref to folder
+	ActionsURL string            `json:"actionsURL"` // git server that actions are cloned from, in place of Actions
 }
 
 // Owner is the first half of Repository.
