@@ -25,8 +25,9 @@ type Stage struct {
 // inRoot is the root action's name for an input of the stage.
 func (s Stage) inRoot(name string) string { return cmp.Or(s.Renamed[name], name) }
 
-// own are inputs each stage keeps to itself: their meaning or default differs between stages.
-var own = []string{"timeout", "out"}
+// own are inputs each stage keeps to itself: their meaning or default differs between stages. What push-images joins are results of
+// several jobs, and the root action is one job.
+var own = []string{"timeout", "out", "push-result"}
 
 // takes are the inputs of a stage that are inputs of the root action too.
 func (s Stage) takes() []string {
