@@ -1,5 +1,9 @@
-// Command push measures push-images against skopeo: archives that share layers go to Debian's docker-registry, each push from
-// a runner that has never seen them. It prints seconds, requests and bytes; both tools pass the same counter.
+// Command push measures push-images against skopeo and crane: images go to Debian's docker-registry, on loopback and a round
+// trip of 20 ms away, each push from a runner that has never seen them. It prints seconds, requests, bytes and the largest
+// process; all tools pass the same counter.
+//
+// skopeo and crane read docker-archives only: of a stream or nix2container image they get one of the same layers, which is
+// made before the clock starts.
 package main
 
 import (
@@ -10,93 +14,152 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
 func main() {
 	log.SetFlags(0)
-	images := flag.Int("images", 10, "archives")
-	shared := flag.Int("shared", 50, "MiB that all archives share, in six layers")
-	own := flag.Int("own", 10, "MiB of each archive's own layer")
+	shared := flag.Int("shared", 249, "MiB that all archives share, in six layers")
+	own := flag.Int("own", 13, "MiB of each archive's own layer")
+	many := flag.Int("many", 50, "archives, beside the 17 of the first part; 0: only those")
+	withCrane := flag.Bool("crane", true, "also crane, on the 17 archives; it takes minutes")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "flakeship-bench-push-")
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = run(dir, *images, *shared<<20, *own<<20)
+	err = run(dir, *shared<<20, *own<<20, *many, *withCrane)
 	os.RemoveAll(dir)
 	if err != nil {
 		log.Fatal(err)
 	}
 }
 
-// tool pushes archives to a registry.
+// tool pushes images to a registry.
 type tool struct {
 	name string
-	push func(home, host string, archives []string) error
+	push func(r *runner, host string, images []item) error
 }
 
-func run(dir string, images, shared, own int) error {
-	binary := filepath.Join(dir, "push-images")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary, "./cmd/push-images")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build push-images: %w\n%s", err, out)
-	}
-	fmt.Printf("%d archives of %d MiB, %d MiB of it shared; docker-registry on loopback; a fresh runner each time\n\n", images, (shared+own)>>20, shared>>20)
-	corpus, err := readCorpus()
+func run(dir string, shared, own, many int, withCrane bool) error {
+	ours, err := build(dir, "push-images", "-ldflags", "-s -w", "./cmd/push-images")
 	if err != nil {
 		return err
 	}
-	archives, err := makeArchives(dir, corpus, images, shared, own, 0)
-	if err != nil {
-		return err
-	}
-	changed, err := makeArchives(filepath.Join(dir, "changed"), corpus, 1, shared, own, 1)
-	if err != nil {
-		return err
-	}
-	oneChanged := append(changed, archives[1:]...)
-
-	fmt.Printf("%-14s %-12s %9s %9s %10s\n", "", "", "seconds", "requests", "MiB sent")
-	results := map[string]map[string]result{}
-	for _, t := range []tool{{"skopeo", skopeo}, {"push-images", func(home, host string, archives []string) error { return ours(binary, home, host, archives) }}} {
-		server, err := serve(filepath.Join(dir, "registry-of-"+t.name))
+	both := []tool{{"skopeo", skopeo}, {"push-images", func(r *runner, host string, images []item) error { return pushImages(r, ours, host, images) }}}
+	all := both
+	if withCrane {
+		crane, err := build(dir, "crane", "-modfile", "tools/go.mod", "github.com/google/go-containerregistry/cmd/crane")
 		if err != nil {
 			return err
 		}
-		for _, scenario := range []struct {
-			name     string
-			archives []string
-		}{{"cold", archives}, {"unchanged", archives}, {"one changed", oneChanged}} {
-			r, err := measure(t, filepath.Join(dir, "home"), server, scenario.archives)
-			if err != nil {
-				server.stop()
-				return fmt.Errorf("%s, %s: %w", t.name, scenario.name, err)
-			}
-			fmt.Printf("%-14s %-12s %9.2f %9d %10.1f\n", scenario.name, t.name, r.seconds, r.requests, r.mib)
-			if results[scenario.name] == nil {
-				results[scenario.name] = map[string]result{}
-			}
-			results[scenario.name][t.name] = r
-		}
-		server.stop()
+		all = append(both[:2:2], tool{"crane", func(r *runner, host string, images []item) error { return craneEach(r, crane, host, images) }})
 	}
-	fmt.Println()
-	for _, scenario := range []string{"cold", "unchanged", "one changed"} {
-		theirs, ours := results[scenario]["skopeo"], results[scenario]["push-images"]
-		fmt.Printf("%-12s %5.1f times faster than skopeo, %.1f MiB sent instead of %.1f\n", scenario, theirs.seconds/ours.seconds, ours.mib, theirs.mib)
+	c, err := readCorpus()
+	if err != nil {
+		return err
+	}
+	parts := []struct {
+		tools []tool
+		rtts  []time.Duration
+		make  func(dir string) (dataset, error)
+	}{
+		{all, []time.Duration{0}, func(dir string) (dataset, error) { return archives(dir, c, 17, shared, own) }},
+		{both, []time.Duration{20 * time.Millisecond}, func(dir string) (dataset, error) { return archives(dir, c, 17, shared, own) }},
+		{both, []time.Duration{0, 20 * time.Millisecond}, func(dir string) (dataset, error) { return archives(dir, c, many, shared, own) }},
+		{both, []time.Duration{0, 20 * time.Millisecond}, func(dir string) (dataset, error) { return stream(dir, c, 100, 26<<20/10) }},
+		{both, []time.Duration{0, 20 * time.Millisecond}, func(dir string) (dataset, error) { return nix2container(dir, c, 5, 16, 10<<20) }},
+	}
+	for i, part := range parts {
+		if i == 2 && many == 0 {
+			continue
+		}
+		data := filepath.Join(dir, "data")
+		d, err := part.make(data)
+		if err != nil {
+			return err
+		}
+		for _, rtt := range part.rtts {
+			if err := compare(dir, d, rtt, part.tools); err != nil {
+				return err
+			}
+		}
+		if err := os.RemoveAll(data); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
+// build makes a tool; the arguments are those of go build after -o.
+func build(dir, name string, args ...string) (string, error) {
+	path := filepath.Join(dir, name)
+	cmd := exec.Command("go", append([]string{"build", "-trimpath", "-buildvcs=false", "-o", path}, args...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return path, nil
+}
+
+// result is what one push took.
 type result struct {
 	seconds, mib float64
 	requests     int64
+	rss          int64 // MiB of the largest process
+}
+
+// compare lets each tool push a dataset cold, unchanged and with one image changed.
+func compare(dir string, d dataset, rtt time.Duration, tools []tool) error {
+	fmt.Printf("%s; round trip %s\n\n%-12s %-12s %9s %9s %10s %8s\n", d.name, rtt, "", "", "seconds", "requests", "MiB sent", "MiB RSS")
+	scenarios := []string{"cold", "unchanged", "one changed"}
+	results := map[string]map[string]result{"cold": {}, "unchanged": {}, "one changed": {}}
+	for _, t := range tools {
+		files := filepath.Join(dir, "registry")
+		s, err := serve(files, rtt)
+		if err != nil {
+			return err
+		}
+		for _, scenario := range scenarios {
+			images := d.images
+			if scenario == "one changed" {
+				images = append([]item{d.changed}, images[1:]...)
+			}
+			r, err := measure(t, filepath.Join(dir, "home"), s, images)
+			if err != nil {
+				s.stop()
+				return fmt.Errorf("%s, %s: %w", t.name, scenario, err)
+			}
+			fmt.Printf("%-12s %-12s %9.2f %9d %10.2f %8d\n", scenario, t.name, r.seconds, r.requests, r.mib, r.rss)
+			results[scenario][t.name] = r
+		}
+		s.stop()
+		if err := os.RemoveAll(files); err != nil {
+			return err
+		}
+	}
+	fmt.Println()
+	for _, scenario := range scenarios {
+		ours := results[scenario]["push-images"]
+		for _, t := range tools {
+			if theirs := results[scenario][t.name]; t.name != "push-images" {
+				fmt.Printf("%-12s %5.1f times faster than %s, %.2f MiB sent instead of %.2f\n", scenario, theirs.seconds/ours.seconds, t.name, ours.mib, theirs.mib)
+			}
+		}
+	}
+	fmt.Println()
+	return nil
+}
+
+// runner is a machine that has nothing but a home folder.
+type runner struct {
+	home string
+	rss  int64 // KiB of the largest process so far
 }
 
 // measure pushes from an empty home folder.
-func measure(t tool, home string, s *server, archives []string) (result, error) {
+func measure(t tool, home string, s *server, images []item) (result, error) {
 	if err := os.RemoveAll(home); err != nil {
 		return result{}, err
 	}
@@ -104,43 +167,53 @@ func measure(t tool, home string, s *server, archives []string) (result, error) 
 		return result{}, err
 	}
 	s.reset()
+	r := &runner{home: home}
 	begin := time.Now()
-	err := t.push(home, s.host, archives)
-	return result{time.Since(begin).Seconds(), float64(s.bytes.Load()) / (1 << 20), s.requests.Load()}, err
+	err := t.push(r, s.host, images)
+	return result{time.Since(begin).Seconds(), float64(s.bytes.Load()) / (1 << 20), s.requests.Load(), r.rss >> 10}, err
+}
+
+func (r *runner) run(args ...string) error {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.home, "RUNNER_TEMP=" + r.home, "TMPDIR=" + r.home, "XDG_RUNTIME_DIR=" + r.home}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", args[0], err, out)
+	}
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		r.rss = max(r.rss, usage.Maxrss)
+	}
+	return nil
 }
 
 // skopeo copies one archive after the other, as its users do; its cache of what it sent lives in home.
-func skopeo(home, host string, archives []string) error {
-	for _, archive := range archives {
-		args := []string{"skopeo", "copy", "--quiet", "--dest-tls-verify=false", "docker-archive:" + archive, "docker://" + host + "/" + nameOf(archive) + ":latest"}
+func skopeo(r *runner, host string, images []item) error {
+	for _, i := range images {
+		args := []string{"skopeo", "copy", "--quiet", "--dest-tls-verify=false", "docker-archive:" + i.archive, "docker://" + host + "/" + i.name + ":latest"}
 		if os.Geteuid() == 0 {
 			// Root's cache is in /var/lib; without being root it is in home.
 			args = append([]string{"unshare", "--user"}, args...)
 		}
-		if err := command(home, args); err != nil {
+		if err := r.run(args...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func ours(binary, home, host string, archives []string) error {
-	var images []string
-	for _, archive := range archives {
-		images = append(images, nameOf(archive)+":latest="+archive)
-	}
-	return command(home, []string{binary, "--registry", host, "--image", strings.Join(images, "\n"), "--out", filepath.Join(home, "push.json")})
-}
-
-// command runs a tool that has nothing but home.
-func command(home string, args []string) error {
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "RUNNER_TEMP=" + home, "TMPDIR=" + home, "XDG_RUNTIME_DIR=" + home}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", args[0], err, out)
+func craneEach(r *runner, crane, host string, images []item) error {
+	for _, i := range images {
+		if err := r.run(crane, "push", "--insecure", i.archive, host+"/"+i.name+":latest"); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// nameOf is the image name of an archive: its file name without the extension.
-func nameOf(archive string) string { return strings.TrimSuffix(filepath.Base(archive), ".tar") }
+func pushImages(r *runner, binary, host string, images []item) error {
+	var list []string
+	for _, i := range images {
+		list = append(list, i.name+":latest="+i.path)
+	}
+	return r.run(binary, "--registry", host, "--image", strings.Join(list, "\n"), "--out", filepath.Join(r.home, "push.json"))
+}
