@@ -7,6 +7,7 @@
 package main
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"log"
@@ -14,7 +15,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -176,14 +176,41 @@ func measure(t tool, home string, s *server, images []item) (result, error) {
 func (r *runner) run(args ...string) error {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.home, "RUNNER_TEMP=" + r.home, "TMPDIR=" + r.home, "XDG_RUNTIME_DIR=" + r.home}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w\n%s", args[0], err, out)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		return err
 	}
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		r.rss = max(r.rss, usage.Maxrss)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for r.sample(cmd.Process.Pid) {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	err := cmd.Wait()
+	<-over
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", args[0], err, &out)
 	}
 	return nil
+}
+
+// sample reads the largest size a process has had, until it is gone. The kernel's own count at its end is no use: it begins
+// with the size of the process that started it.
+func (r *runner) sample(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, found := strings.Cut(string(text), "VmHWM:")
+	if err != nil || !found {
+		return false // a process that has ended has no memory
+	}
+	var kib int64
+	fmt.Sscan(rest, &kib)
+	name, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if own, _ := os.Executable(); err == nil && name != own { // before exec it is a copy of this one
+		r.rss = max(r.rss, kib)
+	}
+	return true
 }
 
 // skopeo copies one archive after the other, as its users do; its cache of what it sent lives in home.

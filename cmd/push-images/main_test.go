@@ -69,7 +69,7 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// registry NAME [plain|tls|token|slow|401|403|500|html]: an empty registry; its host and port are in the variable NAME. With tls its
+// registry NAME [plain|tls|http2|token|slow|401|403|500|html]: an empty registry; its host and port are in the variable NAME. With tls or http2 its
 // certificate is in the file NAME.pem.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	kind := "plain"
@@ -79,6 +79,15 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	var handler http.Handler = registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	switch kind {
 	case "plain", "tls":
+	case "http2":
+		inner := handler
+		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.ProtoMajor != 2 {
+				w.WriteHeader(http.StatusHTTPVersionNotSupported)
+				return
+			}
+			inner.ServeHTTP(w, r)
+		})
 	case "token":
 		handler = wantsToken(handler)
 	case "slow":
@@ -104,7 +113,7 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	server := httptest.NewUnstartedServer(handler)
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	if kind == "tls" {
+	if server.EnableHTTP2 = kind == "http2"; kind == "tls" || kind == "http2" {
 		server.StartTLS()
 		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 		ts.Check(os.WriteFile(ts.MkAbs(args[0]+".pem"), block, 0o644))

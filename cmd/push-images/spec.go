@@ -26,7 +26,7 @@ var spec = action.Spec{
 			Help: "media types of what is written; docker's have no zstd and no annotations"},
 		{Name: "compression", Kind: action.Choice, Choices: []string{"gzip", "zstd", "none"}, Default: "gzip",
 			Help: "how layers are sent; zstd is smaller, and too new for some runtimes"},
-		{Name: "compression-level", Kind: action.Int, Says: "5 for gzip, 3 for zstd", Help: "1 is the fastest; gzip goes up to 9, zstd to 22"},
+		{Name: "compression-level", Kind: action.Int, Says: "6 for gzip, 3 for zstd", Help: "1 is the fastest; gzip goes up to 9, zstd to 22"},
 		{Name: "annotations", Kind: action.List, Example: "org.opencontainers.image.source=https://git.example.org/team/shop",
 			Help: "annotations of each manifest and index, as key=value; `{branch}`, `{sha}`, `{shortsha}` and `{date}` are filled in, and make each commit's images differ"},
 		{Name: "attest", Kind: action.List, Help: "what is attested of each image: `provenance`, `sbom`", Example: "provenance\nsbom", Says: "nothing"},

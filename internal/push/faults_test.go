@@ -305,8 +305,7 @@ func TestEveryConnectionMayBeLost(t *testing.T) {
 func TestTokenRunsOut(t *testing.T) {
 	server := distribution.Start(t)
 	var issued, used atomic.Int64
-	var host string
-	host = front(t, server, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	host := front(t, server, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if r.URL.Path == "/token" {
 			used.Store(0)
 			fmt.Fprintf(w, `{"token":"t%d"}`, issued.Add(1))
