@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -27,13 +28,14 @@ type inputs struct {
 	registry     *registry.Client
 	buildOnError bool
 	shards       int
+	base         nix.Base // zero: none
 }
 
 // maxShards is the number of jobs a matrix has at most, on GitHub and on Gitea.
 const maxShards = 256
 
 // readInputs checks what was given, and what Nix is set up with in its place. Every problem is reported, before anything is asked.
-func readInputs(env *action.Env, n *nix.Nix) (inputs, error) {
+func readInputs(ctx context.Context, env *action.Env, n *nix.Nix) (inputs, error) {
 	s := n.Settings
 	in := inputs{
 		caches:       substituter.Options{VerifyNARs: env.Bool("verify-nars"), Ask: n.PathInfo, UserAgent: userAgent(), Warnf: env.Warnf, Debugf: env.Debugf},
@@ -97,6 +99,14 @@ func readInputs(env *action.Env, n *nix.Nix) (inputs, error) {
 			err = fmt.Errorf("input plan-cache is %q: %w", dir, err)
 		}
 		bad("give a folder that the step may write to", err)
+	}
+	if base := env.Text("base"); base != "" {
+		in.base, err = n.Base(ctx, in.query.Flake, base)
+		hint := "give a commit, branch or tag of the flake's own repository, such as origin/main or HEAD~1"
+		if shallow := new(nix.BaseError); errors.As(err, &shallow) && shallow.Shallow {
+			hint = "this clone is shallow: give actions/checkout fetch-depth: 0, or fetch the commit first"
+		}
+		bad(hint, err)
 	}
 	return in, errors.Join(problems...)
 }

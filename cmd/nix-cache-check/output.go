@@ -39,8 +39,9 @@ func write(env *action.Env, plan *handoff.Plan, took time.Duration) error {
 	}
 	printTable(env, plan.Images)
 	closing := closingLine(plan, counts, len(build), len(push))
+	printChanges(env, plan.Changes)
 	env.Infof("%s, in %.1f s", closing, took.Seconds())
-	env.Summary(summary(plan, closing))
+	env.Summary(summary(plan, closing) + changesSummary(plan.Changes))
 
 	_, err := env.WriteResult(plan)
 	return errors.Join(err,

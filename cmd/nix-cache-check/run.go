@@ -28,7 +28,7 @@ func run(ctx context.Context, env *action.Env) error {
 	if err != nil {
 		return explain(err)
 	}
-	in, err := readInputs(env, n)
+	in, err := readInputs(ctx, env, n)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func run(ctx context.Context, env *action.Env) error {
 	if err := evaluated(env, found, err); err != nil {
 		return err
 	}
-	settled := settle(ctx, env, n, found)
+	settled := settle(ctx, env, n, in, found, err)
 
 	plan := &handoff.Plan{
 		Header:            handoff.Header{Commit: found.Commit},
@@ -69,7 +69,7 @@ func run(ctx context.Context, env *action.Env) error {
 	for _, r := range rows {
 		plan.Images = append(plan.Images, r.PlannedImage)
 	}
-	settled()
+	plan.Changes = settled()
 	return errors.Join(append(failures(env, rows), write(env, plan, time.Since(start)))...)
 }
 
@@ -112,18 +112,31 @@ func open(ctx context.Context, in inputs, failed func()) func() (*substituter.Se
 	}
 }
 
-// settle finds out in the background what no cache will ever have, while caches and registry are asked; the function it returns
-// waits for it and says so.
-func settle(ctx context.Context, env *action.Env, n *nix.Nix, found *nix.Evaluation) func() {
+// settle finds out in the background, while caches and registry are asked, what no cache will ever have, and what is another than at
+// the base; the function it returns waits for it and says so.
+func settle(ctx context.Context, env *action.Env, n *nix.Nix, in inputs, found *nix.Evaluation, evalErr error) func() *handoff.Changes {
 	var attrs []string
-	var err error
+	var changes *handoff.Changes
+	var err, changesErr error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		if in.base.Commit != "" {
+			failed := map[string]bool{}
+			for _, one := range action.Split(evalErr) {
+				if eval := new(nix.EvalError); errors.As(one, &eval) {
+					failed[eval.Attr] = true
+				}
+			}
+			changes, changesErr = compare(ctx, n, in, found, failed)
+		}
 		attrs, err = n.Settle(ctx, found)
 	}()
-	return func() {
+	return func() *handoff.Changes {
 		<-done
+		if changesErr != nil && ctx.Err() == nil {
+			env.Warnf("what changed since %.12s is not all known: %v", in.base.Commit, changesErr)
+		}
 		if err != nil && ctx.Err() == nil {
 			env.Warnf("%v", err)
 		}
@@ -131,6 +144,7 @@ func settle(ctx context.Context, env *action.Env, n *nix.Nix, found *nix.Evaluat
 			env.Warnf("the commit, its time or its number is in %s (%s): built anew for each commit, although nothing else changed. "+
 				"Leave self.rev and the like out, or put them into what is deployed instead", action.Count(len(attrs), "image"), action.Names(attrs))
 		}
+		return changes
 	}
 }
 

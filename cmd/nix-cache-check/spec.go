@@ -26,6 +26,7 @@ var spec = action.Spec{
 		{Name: "eval-workers", Kind: action.Int, Help: "Nix processes that evaluate at the same time, at most; one does while more would not pay", Says: "the number of processors"},
 		{Name: "eval-memory", Kind: action.Int, Default: "4096", Help: "MiB for all of them; a process over its share starts again where it was"},
 		{Name: "verify-nars", Kind: action.Bool, Default: "false", Help: "also ask whether the NAR behind each narinfo is there, one request more per path"},
+		{Name: "base", Help: "commit, branch or tag of the flake's repository: the log, the summary and the Plan say which images are others since, and why", Example: "origin/main"},
 		{Name: "shards", Kind: action.Int, Default: "1", Help: "parts the work is cut into, one for the input shard of each nix-build-images; what images share is built in one of them"},
 		{Name: "plan-cache", Help: "folder that keeps evaluations: the same tree, lock file, Nix and attributes are not evaluated again. Keep it from run to run, such as with actions/cache",
 			Example: ".cache/flakeship"},

@@ -42,9 +42,49 @@ type Plan struct {
 	Registry          string         `json:"registry,omitempty"`          // prefix the tags were looked up under; empty: the registry was not asked
 	Shards            int            `json:"shards,omitempty"`            // parts the work is cut into, when more than one
 	Images            []PlannedImage `json:"images"`                      // sorted by name, then system
+	Changes           *Changes       `json:"changes,omitempty"`           // since the commit of the input base; left out: none was given
 }
 
 func (*Plan) kind() Kind { return KindPlan }
+
+// Changes says which images are others than at an earlier commit, and why.
+type Changes struct {
+	Base    string         `json:"base"`    // the earlier commit, 40 hex digits
+	Added   []ImageName    `json:"added"`   // images it has not, sorted by name
+	Removed []ImageName    `json:"removed"` // images that only it has, sorted by name
+	Changed []ChangedImage `json:"changed"` // images with another derivation, sorted by name
+}
+
+// ImageName is what images are told apart by.
+type ImageName struct {
+	Name   string `json:"name"`   // imageName
+	System string `json:"system"` // Nix's, e.g. x86_64-linux
+}
+
+// ChangedImage is an image whose derivation is another than it was.
+type ChangedImage struct {
+	ImageName
+	Causes []Cause `json:"causes"` // the nearest first; not more than a dozen
+}
+
+// CauseKind is what differs.
+type CauseKind string
+
+const (
+	CauseSource      CauseKind = "source"      // a file of the repository
+	CauseVersion     CauseKind = "version"     // a dependency has another version
+	CauseDependency  CauseKind = "dependency"  // a dependency was added or removed
+	CauseEnvironment CauseKind = "environment" // a variable of a build
+)
+
+// Cause is one input of an image that differs, and does not only because something it is made from does.
+type Cause struct {
+	Kind CauseKind `json:"kind"`           // what differs
+	What string    `json:"what"`           // the file, package or variable
+	From string    `json:"from,omitempty"` // what it was; of a long value the part that differs; empty: not there, or not to be told in a line
+	To   string    `json:"to,omitempty"`   // what it is
+	Via  []string  `json:"via,omitempty"`  // names of the derivations between the image and the one that has it, the image's own left out
+}
 
 // Flake is the source that was evaluated.
 type Flake struct {

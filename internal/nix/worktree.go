@@ -2,6 +2,7 @@ package nix
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"strings"
 )
 
-// worktree is the git work tree that a local flake reference names, as Git sees it. Nix is not asked.
+// worktree is the git work tree or the commit in it that a local flake reference names, as Git sees it. Nix is not asked.
 type worktree struct {
 	top     string // absolute folder
 	dir     string // of the flake below top, with slashes; empty: top itself
@@ -38,14 +39,16 @@ func (n *Nix) worktree(ctx context.Context, ref string, env []string) (*worktree
 	}
 	path, query, _ := strings.Cut(ref, "?")
 	params, err := url.ParseQuery(query)
-	if err != nil || params.Has("ref") || params.Has("rev") {
+	if err != nil || params.Has("ref") {
 		return nil, errNoWorktree
 	}
+	rev := params.Get("rev")
 	w := &worktree{top: top}
 	if w.dir, err = flakeDir(path, params.Get("dir"), n.dir, top); err != nil {
 		return nil, err
 	}
 	params.Del("dir")
+	params.Del("rev")
 	params.Del("shallow")
 	w.params = params.Encode()
 	w.git = func(ctx context.Context, args ...string) (string, error) {
@@ -62,7 +65,8 @@ func (n *Nix) worktree(ctx context.Context, ref string, env []string) (*worktree
 		}
 		return strings.TrimSpace(string(text)), nil
 	}
-	text, err := w.git(ctx, "rev-parse", "HEAD", "HEAD^{tree}", "--is-shallow-repository")
+	head := cmp.Or(rev, "HEAD")
+	text, err := w.git(ctx, "rev-parse", head, head+"^{tree}", "--is-shallow-repository")
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +74,9 @@ func (n *Nix) worktree(ctx context.Context, ref string, env []string) (*worktree
 		w.commit, w.tree, w.shallow = fields[0], fields[1], fields[2] == "true"
 	} else {
 		return nil, fmt.Errorf("git rev-parse says %q", text)
+	}
+	if rev != "" {
+		return w, nil // what is in the folder does not matter
 	}
 	changes, err := w.git(ctx, "status", "--porcelain", "--untracked-files=no")
 	w.dirty = changes != ""
@@ -122,4 +129,50 @@ func (w *worktree) file(ctx context.Context, name string) string {
 		return ""
 	}
 	return text
+}
+
+// BaseError is a base that is no commit of the flake's repository.
+type BaseError struct {
+	Base    string
+	Shallow bool // the repository does not have all commits
+	Err     error
+}
+
+func (e *BaseError) Error() string {
+	return fmt.Sprintf("base %q is no commit here: %v", e.Base, e.Err)
+}
+func (e *BaseError) Unwrap() error { return e.Err }
+
+// Base is an earlier commit of a flake's repository.
+type Base struct {
+	Commit string   // 40 hex digits
+	Flake  string   // the flake's reference at that commit
+	Files  []string // what differs between the two, as paths below the repository's top folder, sorted
+}
+
+// Base finds an earlier commit by any name Git knows it by: a branch, a tag, HEAD~1.
+//
+// Errors: *BaseError, ctx.Err().
+func (n *Nix) Base(ctx context.Context, ref, base string) (Base, error) {
+	env, remove, err := n.trustRepository(ref)
+	if err != nil {
+		return Base{}, err
+	}
+	defer remove()
+	work, err := n.worktree(ctx, ref, env)
+	if ctx.Err() != nil {
+		return Base{}, ctx.Err()
+	}
+	if err != nil {
+		return Base{}, &BaseError{Base: base, Err: err}
+	}
+	commit, err := work.git(ctx, "rev-parse", "--verify", "--end-of-options", base+"^{commit}")
+	if err != nil {
+		return Base{}, &BaseError{Base: base, Shallow: work.shallow, Err: err}
+	}
+	files, err := work.git(ctx, "diff", "--name-only", "--no-renames", "-z", commit)
+	if err != nil {
+		return Base{}, err
+	}
+	return Base{Commit: commit, Flake: work.at(commit), Files: strings.FieldsFunc(files, func(r rune) bool { return r == 0 })}, ctx.Err()
 }

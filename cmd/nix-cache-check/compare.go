@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/flakeship/flakeship/internal/action"
+	"github.com/flakeship/flakeship/internal/changes"
+	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/nix"
+)
+
+// compare finds out which images are others than at the base, and why. What is known comes back with an error too; failed are the
+// attributes that do not evaluate now, of which nothing is known.
+func compare(ctx context.Context, n *nix.Nix, in inputs, found *nix.Evaluation, failed map[string]bool) (*handoff.Changes, error) {
+	query := in.query
+	query.Flake = in.base.Flake
+	before, err := n.Images(ctx, query)
+	if before == nil {
+		return nil, err
+	}
+	c := &handoff.Changes{Base: in.base.Commit, Added: []handoff.ImageName{}, Removed: []handoff.ImageName{}, Changed: []handoff.ChangedImage{}}
+	was := map[handoff.ImageName]nix.Image{}
+	for _, img := range before.Images {
+		was[handoff.ImageName{Name: img.Name, System: img.System}] = img
+	}
+	var oldImages, newImages []nix.Image
+	is := map[handoff.ImageName]bool{}
+	for _, img := range found.Images {
+		id := handoff.ImageName{Name: img.Name, System: img.System}
+		is[id] = true
+		old, known := was[id]
+		switch {
+		case !known:
+			c.Added = append(c.Added, id)
+		case old.DrvPath != img.DrvPath:
+			c.Changed = append(c.Changed, handoff.ChangedImage{ImageName: id, Causes: []handoff.Cause{}})
+			oldImages, newImages = append(oldImages, old), append(newImages, img)
+		}
+	}
+	for _, img := range before.Images {
+		if id := (handoff.ImageName{Name: img.Name, System: img.System}); !is[id] && !failed[img.Attr] {
+			c.Removed = append(c.Removed, id)
+		}
+	}
+	if err = errors.Join(err, n.Instantiate(ctx, before.Flake, oldImages), n.Instantiate(ctx, found.Flake, newImages)); err != nil {
+		return c, err
+	}
+	explain := changes.Explainer{Graph: derivations(n), Files: in.base.Files, Physical: n.Physical}
+	for i := range c.Changed {
+		causes, err := explain.Explain(oldImages[i].DrvPath, newImages[i].DrvPath)
+		if err != nil {
+			return c, err
+		}
+		c.Changed[i].Causes = append(c.Changed[i].Causes, causes...)
+	}
+	return c, nil
+}
+
+// printChanges writes the changes as a tree, if they were asked for.
+func printChanges(env *action.Env, c *handoff.Changes) {
+	if c == nil {
+		return
+	}
+	env.Infof("since %.12s: %d added, %d removed, %d changed", c.Base, len(c.Added), len(c.Removed), len(c.Changed))
+	for _, id := range c.Added {
+		env.Infof("  + %s", id.Name)
+	}
+	for _, id := range c.Removed {
+		env.Infof("  - %s", id.Name)
+	}
+	for _, img := range c.Changed {
+		env.Infof("  ~ %s", img.Name)
+		for i, cause := range img.Causes {
+			branch := "├─"
+			if i == len(img.Causes)-1 {
+				branch = "└─"
+			}
+			env.Infof("    %s %s%s", branch, sentence(cause), via(cause, ", by "))
+		}
+	}
+}
+
+// sentence says what differs.
+func sentence(c handoff.Cause) string {
+	switch c.Kind {
+	case handoff.CauseSource:
+		return strings.TrimSpace(c.What + " " + c.From + c.To)
+	case handoff.CauseDependency:
+		if c.From == "" {
+			return "new dependency " + c.To
+		}
+		return "no dependency on " + c.From
+	case handoff.CauseVersion:
+		return fmt.Sprintf("%s %s → %s", c.What, orNone(c.From), orNone(c.To))
+	}
+	return fmt.Sprintf("%s: %s → %s", c.What, orNone(c.From), orNone(c.To))
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "none"
+	}
+	return text
+}
+
+// via names the derivations in between, with what is before them.
+func via(c handoff.Cause, before string) string {
+	if len(c.Via) == 0 {
+		return ""
+	}
+	return before + strings.Join(c.Via, " → ")
+}
+
+// maxNodes is how many causes the graph has. With more nobody can read it, and some forges draw none.
+const maxNodes = 40
+
+// changesSummary is the part of the step summary about changes: a table, and a graph of what makes which images others.
+func changesSummary(c *handoff.Changes) string {
+	if c == nil {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "#### Since %.12s\n\n| image | change | because | by |\n|---|---|---|---|\n", c.Base)
+	for _, id := range c.Added {
+		fmt.Fprintf(&b, "| %s | added | | |\n", action.Cell(id.Name))
+	}
+	for _, id := range c.Removed {
+		fmt.Fprintf(&b, "| %s | removed | | |\n", action.Cell(id.Name))
+	}
+	var graph strings.Builder
+	nodes := map[string]int{}
+	for i, img := range c.Changed {
+		name, change := action.Cell(img.Name), "changed"
+		if len(img.Causes) == 0 {
+			fmt.Fprintf(&b, "| %s | changed | | |\n", name)
+		}
+		for _, cause := range img.Causes {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, change, action.Cell(sentence(cause)), action.Cell(via(cause, "")))
+			name, change = "", ""
+			text := sentence(cause)
+			node, known := nodes[text]
+			if !known {
+				if len(nodes) == maxNodes {
+					continue
+				}
+				node = len(nodes)
+				nodes[text] = node
+				fmt.Fprintf(&graph, "  c%d[\"%s\"]\n", node, label(text))
+			}
+			fmt.Fprintf(&graph, "  c%d --> i%d([\"%s\"])\n", node, i, label(img.Name))
+		}
+	}
+	b.WriteString("\n")
+	if graph.Len() > 0 {
+		fmt.Fprintf(&b, "```mermaid\ngraph LR\n%s```\n\n", graph.String())
+	}
+	return b.String()
+}
+
+// label is a text between the quotes of a Mermaid node: no character of it means anything to Mermaid, Markdown or HTML.
+func label(text string) string {
+	var b strings.Builder
+	for _, r := range action.Clean(text) {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune(" ./-_+:,→…", r):
+			b.WriteRune(r)
+		default:
+			fmt.Fprintf(&b, "#%d;", r)
+		}
+	}
+	return b.String()
+}
