@@ -99,6 +99,12 @@ func command(t *testing.T, manifests string, args ...string) (cmd *exec.Cmd, out
 func deploy(t *testing.T, manifests string, args ...string) outcome {
 	t.Helper()
 	cmd, out := command(t, manifests, args...)
+	return finish(t, cmd, out)
+}
+
+// finish runs deploy-manifests to its end.
+func finish(t *testing.T, cmd *exec.Cmd, out string) outcome {
+	t.Helper()
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	begin := time.Now()

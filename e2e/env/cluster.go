@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,6 +46,9 @@ type Cluster struct {
 	services string
 	ca       *authority
 	config   *rest.Config
+
+	apiserver []string // its arguments
+	logs      string
 
 	mu        sync.Mutex
 	processes []*process.Process
@@ -136,6 +140,7 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 		c.AuditLog = c.path("audit.log")
 		apiserver = append(apiserver, "--audit-policy-file="+c.path("audit-policy.yaml"), "--audit-log-path="+c.AuditLog)
 	}
+	c.apiserver, c.logs = apiserver, logs
 	if err := c.run(logs, "kube-apiserver", apiserver...); err != nil {
 		return err
 	}
@@ -171,6 +176,22 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 		return err
 	}
 	return c.awaitNodes(ctx, client, cmp.Or(o.Nodes, 2))
+}
+
+// RestartAPIServer kills the API server, leaves it away for a while, and starts it again on what etcd has. It returns when the
+// process runs, not when it answers.
+func (c *Cluster) RestartAPIServer(away time.Duration) error {
+	c.mu.Lock()
+	i := slices.IndexFunc(c.processes, func(p *process.Process) bool { return p.Name == "kube-apiserver" })
+	old := c.processes[i]
+	c.processes = slices.Delete(c.processes, i, i+1)
+	c.mu.Unlock()
+	if err := old.Signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-old.Done()
+	time.Sleep(away)
+	return c.run(c.logs, "kube-apiserver", c.apiserver...)
 }
 
 func (c *Cluster) path(name string) string { return filepath.Join(c.Dir, name) }

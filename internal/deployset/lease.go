@@ -98,38 +98,49 @@ func Acquire(ctx context.Context, c *cluster.Cluster, name string, o LockOptions
 	renewing, stop := context.WithCancel(context.WithoutCancel(ctx)) // until Release, whatever ends before
 	l.stop = stop
 	go l.renew(renewing, o.Lost)
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(err, l.Release(ctx))
+	}
 	return l, nil
 }
 
 // try takes the Lease if it is free, or if expired says that its holder is dead. Else it returns who holds it, and a sign that
-// changes as long as that run lives.
+// changes as long as that run lives. A write that was begun is waited for after ctx has ended: else nobody would know whose the
+// Lease is.
 func (l *Lock) try(ctx context.Context, expired bool) (held *HeldError, sign string, err error) {
 	var lease *unstructured.Unstructured
 	err = cluster.Retry(ctx, func() (err error) {
 		lease, err = l.client.Get(ctx, l.name, metav1.GetOptions{})
 		return err
 	})
+	writing, stop := context.WithTimeout(context.WithoutCancel(ctx), renewEvery)
+	defer stop()
 	now := metav1.NowMicro().UTC().Format(metav1.RFC3339Micro)
 	spec := map[string]any{"holderIdentity": l.identity, "leaseDurationSeconds": int64(leaseTime / time.Second), "acquireTime": now, "renewTime": now}
 	switch {
 	case apierrors.IsNotFound(err):
 		fresh := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
 			"metadata": map[string]any{"name": l.name}, "spec": spec}}
-		l.lease, err = l.client.Create(ctx, fresh, metav1.CreateOptions{FieldManager: manager})
+		l.lease, err = l.client.Create(writing, fresh, metav1.CreateOptions{FieldManager: manager})
 		if apierrors.IsNotFound(err) {
 			return nil, "", ErrNoNamespace
 		}
 	case err == nil:
 		text := func(field string) string { s, _, _ := unstructured.NestedString(lease.Object, "spec", field); return s }
-		if holder := text("holderIdentity"); holder != "" && !expired {
+		holder := text("holderIdentity")
+		if holder == l.identity { // an earlier write arrived, though its answer did not
+			l.lease = lease
+			return nil, "", nil
+		}
+		if holder != "" && !expired {
 			since, _ := time.Parse(time.RFC3339, text("acquireTime"))
 			holder, _, _ = strings.Cut(holder, " [")
 			return &HeldError{Holder: holder, Since: since}, lease.GetResourceVersion(), nil
 		}
 		lease.Object["spec"] = spec
-		l.lease, err = l.client.Update(ctx, lease, metav1.UpdateOptions{FieldManager: manager})
+		l.lease, err = l.client.Update(writing, lease, metav1.UpdateOptions{FieldManager: manager})
 	}
-	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) { // another run was faster
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || err != nil && cluster.Passing(err) { // another run was faster, or the server went away
 		return &HeldError{Holder: "one that has only just begun"}, "", nil
 	}
 	return nil, "", err
