@@ -18,6 +18,8 @@ bash bash bash'
 test='skopeo skopeo skopeo
 umoci umoci umoci
 registry docker-registry docker-distribution
+sshd openssh-server openssh
+ssh openssh-client openssh
 chromium chromium chromium'
 case $mode in
 demo) wanted=$demo ;;
@@ -33,6 +35,7 @@ there() {
 	case $1 in
 	nix) nix_is_new_enough ;;
 	busybox) static_busybox ;;
+	sshd) command -v sshd >/dev/null 2>&1 || [ -x /usr/sbin/sshd ] ;;
 	registry) command -v docker-registry >/dev/null 2>&1 || command -v registry >/dev/null 2>&1 ;;
 	*) command -v "$1" >/dev/null 2>&1 ;;
 	esac

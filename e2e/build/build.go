@@ -77,6 +77,21 @@ func Cosign(ctx context.Context, progress io.Writer) (string, error) {
 	}.build(ctx, progress)
 }
 
+// S3 returns the path of versitygw, an S3 server, making it first when its
+// version changed.
+func S3(ctx context.Context, progress io.Writer) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	return program{
+		name: "versitygw", title: "S3 server",
+		dir: filepath.Join(root, "s3"), pkg: "github.com/versity/versitygw/cmd/versitygw",
+		sources: []string{"go.mod", "go.sum"},
+		ldflags: "-s -w",
+	}.build(ctx, progress)
+}
+
 // Root is the folder of the e2e module, found from the working directory: it
 // is that folder, above it, or the e2e folder of one above.
 func Root() (string, error) {
