@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -153,9 +154,40 @@ func explainRefused(e *apply.Error) error {
 	if len(e.Problems) > 1 {
 		err = fmt.Errorf("%s%d objects are refused, among them %s", what, len(e.Problems), worst)
 	}
-	f := action.Fail(code, err, "%s", hint)
-	return listed(f, len(e.Problems)+len(worst.Reason.Conflicts), e.List())
+	f := listed(action.Fail(code, err, "%s", hint), len(e.Problems)+len(worst.Reason.Conflicts), e.List())
+	f.Detail += roles(e)
+	return f
 }
+
+// roles are the Roles that are missing, as YAML.
+func roles(e *apply.Error) string {
+	type place struct{ namespace, group string }
+	resources := map[place][]string{}
+	for _, p := range e.Problems {
+		if r := p.Reason.Missing; r != nil {
+			at := place{r.Namespace, r.Group}
+			resources[at] = append(resources[at], r.Resource)
+		}
+	}
+	var b strings.Builder
+	last := ""
+	for _, at := range slices.SortedFunc(maps.Keys(resources), func(a, b place) int { return strings.Compare(a.namespace+" "+a.group, b.namespace+" "+b.group) }) {
+		head := "kind: ClusterRole\nmetadata: {name: flakeship}\n"
+		if at.namespace != "" {
+			head = fmt.Sprintf("kind: Role\nmetadata: {name: flakeship, namespace: %s}\n", at.namespace)
+		}
+		if head != last {
+			b.WriteString("apiVersion: rbac.authorization.k8s.io/v1\n" + head + "rules:\n")
+			last = head
+		}
+		slices.Sort(resources[at])
+		fmt.Fprintf(&b, "- {apiGroups: [%q], resources: [%s], verbs: [%s]}\n", at.group, strings.Join(slices.Compact(resources[at]), ", "), verbs)
+	}
+	return b.String()
+}
+
+// verbs are what a deploy needs of each kind in the manifests.
+const verbs = "get, list, watch, create, patch, delete"
 
 // grant is the Role that is missing, in a sentence.
 func grant(reason cluster.Diagnosis) string {
@@ -167,11 +199,7 @@ func grant(reason cluster.Diagnosis) string {
 	if r.Namespace != "" {
 		role = "a Role in namespace " + r.Namespace
 	}
-	verbs := []string{"get", "list", "watch", "create", "patch"}
-	if !slices.Contains(verbs, r.Verb) {
-		verbs = append(verbs, r.Verb)
-	}
-	return fmt.Sprintf("grant it with %s: apiGroups [%q], resources [%q], verbs [%s]", role, r.Group, r.Resource, strings.Join(verbs, ", "))
+	return fmt.Sprintf("grant it with %s: apiGroups [%q], resources [%q], verbs [%s]", role, r.Group, r.Resource, verbs)
 }
 
 // explainRollout explains what rollout.Wait returns.

@@ -67,7 +67,7 @@ func showDiff(ctx context.Context, env *action.Env, in inputs, result *handoff.D
 		return explainSet(err, in.cluster.Server)
 	}
 	set.Mark(in.objects)
-	changes, err := apply.Objects(ctx, in.cluster, in.objects, apply.Options{Conflicts: apply.Policy(env.Text("conflicts")), DryRun: true, Kinds: kinds, Refuse: set.Refuse})
+	changes, err := apply.Objects(ctx, in.cluster, in.objects, apply.Options{Conflicts: apply.Policy(env.Text("conflicts")), DryRun: true, Kinds: kinds, Refuse: set.Refuse, Watched: env.Bool("wait")})
 	result.DryRun = true
 	result.Objects = newRollouts(env, in.cluster, nil).deployed(changes)
 	if err != nil {

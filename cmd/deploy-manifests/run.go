@@ -93,6 +93,7 @@ func (d *deploy) deploy(ctx context.Context) (err error) {
 		Report:    func(c apply.Change) { logChange(d.env, c) },
 		Kinds:     d.kinds,
 		Refuse:    d.set.Refuse,
+		Watched:   d.env.Bool("wait"),
 		Begin:     d.beforeWriting,
 		Await:     d.rollouts.wait,
 	})

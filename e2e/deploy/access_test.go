@@ -48,6 +48,27 @@ func TestDenied(t *testing.T) {
 	}
 }
 
+// What will only be needed after the first write is asked for before it: to delete what has to be created again, and to watch.
+// The Role to grant is printed for all of it at once.
+func TestDeniedLater(t *testing.T) {
+	ns := namespace(t)
+	kubeconfig, err := cluster.User("patcher")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deploy(t, fmt.Sprintf(job, "migrate", ns, "", "migrate:1"), "--namespace", ns).wants(t, 0)
+	allow(t, ns, "patcher", rule("batch", "get list patch create watch", "jobs"), rule("apps", "get patch create", "deployments"))
+	manifests := fmt.Sprintf(job, "migrate", ns, recreate, "migrate:2") + deployment("web", ns, "web:1") +
+		"apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: " + ns + "}\nspec: {ports: [{port: 80}]}\n"
+	o := deploy(t, manifests, "--kubeconfig", kubeconfig, "--namespace", ns)
+	o.wants(t, 3, "may not delete jobs.batch in namespace "+ns, "may not list deployments.apps in namespace "+ns, "may not patch services in namespace "+ns, "nothing was applied",
+		"kind: Role", "metadata: {name: flakeship, namespace: "+ns+"}", `- {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, patch, delete]}`,
+		`- {apiGroups: ["apps"], resources: [deployments], `, `- {apiGroups: ["batch"], resources: [jobs], `)
+	if image := fmt.Sprint(get(t, "batch/v1", "jobs", ns, "migrate").Object["spec"]); !strings.Contains(image, "migrate:1") {
+		t.Errorf("the Job was created again: %s", image)
+	}
+}
+
 // Less than everything is enough: without the right to read, an apply still says truly what it changed, and without the
 // right to see pods a rollout is still waited for.
 func TestFewRights(t *testing.T) {

@@ -45,6 +45,8 @@ type Options struct {
 	Workers   int          // requests in flight; zero: 16, which is where an API server with default limits stops getting faster
 	Report    func(Change) // gets each object that was written, as soon as it is; calls do not overlap
 
+	Watched bool // workloads will be watched once they are written: the right to do so is asked for before
+
 	Kinds *cluster.Kinds // what the server knows; nil: it is asked
 	// Refuse says why an object that is in the cluster must not be touched, such as that it belongs to another set; empty: it
 	// may be. nil refuses none.
@@ -184,6 +186,9 @@ func (a *applier) run(ctx context.Context) error {
 	}
 	a.block()
 	if err := a.check(ctx, rest); err != nil {
+		return err
+	}
+	if err := a.permit(ctx); err != nil {
 		return err
 	}
 	if err := a.failed(); err != nil {

@@ -42,14 +42,18 @@ type Diagnosis struct {
 
 // Right is what a Role grants.
 type Right struct {
-	User, Verb string
+	User, Verb string // the user may be unknown
 	Resource   string // plural name
 	Group      string // API group; empty: core
 	Namespace  string // empty: cluster-wide
 }
 
 func (r Right) String() string {
-	s := fmt.Sprintf("user %q may not %s %s", r.User, r.Verb, r.Resource)
+	who := "whoever deploys"
+	if r.User != "" {
+		who = fmt.Sprintf("user %q", r.User)
+	}
+	s := fmt.Sprintf("%s may not %s %s", who, r.Verb, r.Resource)
 	if r.Group != "" {
 		s += "." + r.Group
 	}
