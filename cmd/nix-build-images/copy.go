@@ -31,8 +31,14 @@ func withCopy(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, buil
 	ready := make(chan string, 2*len(in.plan.Images)) // nobody waits for the copy
 	result := make(chan *copies, 1)
 	go func() { result <- copyImages(copying, env, n, in, ready) }()
+	var mu sync.Mutex
 	told := map[string]bool{}
-	built, err := build(func(out string) { told[out] = true; ready <- out })
+	built, err := build(func(out string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told[out] = true
+		ready <- out
+	})
 	for _, b := range built {
 		if b.State != handoff.BuildFailed && !told[b.OutPath] {
 			told[b.OutPath] = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/flakeship/flakeship/internal/action"
@@ -86,26 +87,61 @@ func explainDocument(err *handoff.DocumentError) error {
 }
 
 // failures says of each image that could not be built why. A derivation on which several depend shows its log once.
-func failures(built []nix.Built) error {
+func failures(flake handoff.Flake, built []nix.Built) error {
 	var all []error
 	shown := map[string]bool{}
 	for _, b := range built {
 		if b.Failure == nil || b.NotReached {
 			continue
 		}
-		drv, what := b.Failure.Derivation, ""
-		if drv != b.DrvPath {
-			what = fmt.Sprintf("it needs %s: ", drvName(drv))
+		drv, what := b.Failure.Derivation, "was not built"
+		switch {
+		case b.Failure.Kind == handoff.FailureImage:
+			what = "was built and cannot be used"
+		case drv != b.DrvPath:
+			what += fmt.Sprintf(": it needs %s", drvName(drv))
 		}
-		f := action.Fail(action.Failed, fmt.Errorf("%s was not built: %s%s", b.Name, what, b.Failure.Reason),
-			"nix log %s shows all that its builder printed; nix build .#%s -L repeats it on your machine", drv, b.Attr)
-		if len(b.Failure.Log) == 0 {
-			f.Hint = fmt.Sprintf("nix build .#%s -L repeats it on your machine", b.Attr)
-		} else if !shown[drv] {
+		f := action.Fail(action.Failed, fmt.Errorf("%s %s: %s", b.Name, what, b.Failure.Reason), "%s", hint(b.Failure, repeat(flake, b.Attr)))
+		if len(b.Failure.Log) > 0 && !shown[drv] {
 			shown[drv] = true
 			f.Detail = fmt.Sprintf("last lines of %s:\n%s", drv, strings.Join(b.Failure.Log, "\n"))
 		}
 		all = append(all, f)
 	}
 	return errors.Join(all...)
+}
+
+// hint says what to do about a failure; again is the command that repeats it.
+func hint(f *handoff.Failure, again string) string {
+	switch f.Kind {
+	case handoff.FailureHash:
+		return fmt.Sprintf("if the download was meant to change, write the hash that was got in the place of the other; %s -L repeats it on your machine", again)
+	case handoff.FailureDisk:
+		return "free disk space on the runner, with nix-collect-garbage for one, and run it again: what was built is kept"
+	case handoff.FailureSystem:
+		return "name a machine for it in the input builders, or let nix-cache-check plan the systems of this runner alone"
+	case handoff.FailureNetwork:
+		return "run it again when the cache or the remote builder answers: what was built is kept"
+	case handoff.FailureImage:
+		if strings.Contains(f.Reason, "not reproducible") {
+			return "make that layer's build reproducible; until then, delete this image from the cache that has another build of it"
+		}
+		return fmt.Sprintf("an image is a docker-archive, a stream script, the JSON of nix2container or an OCI layout; %s makes it on your machine", again)
+	}
+	text := fmt.Sprintf("%s -L repeats it on your machine", again)
+	if f.Kind == handoff.FailureTimeout {
+		text += "; timeout and max-silent-time in nix.conf give it more time"
+	}
+	if len(f.Log) > 0 {
+		text = fmt.Sprintf("nix log %s shows all that its builder printed; %s", f.Derivation, text)
+	}
+	return text
+}
+
+// repeat is the command that builds an attribute: in a checkout, or of the pinned source when that is to be had everywhere.
+func repeat(flake handoff.Flake, attr string) string {
+	if local := regexp.MustCompile(`^(\.|/|path:|git\+file:)`); flake.Locked != "" && !local.MatchString(flake.Locked) {
+		return fmt.Sprintf("nix build '%s#%s'", flake.Locked, attr)
+	}
+	return "nix build .#" + attr
 }

@@ -34,7 +34,7 @@ func report(env *action.Env, result *handoff.BuildResult, built []nix.Built, too
 		env.SetOutputJSON("substituted", names(result.Images, handoff.BuildSubstituted)),
 		env.SetOutputJSON("failed", failed),
 		env.SetOutput("has-failures", fmt.Sprint(len(failed) > 0)),
-		failures(built),
+		failures(*result.Flake, built),
 	)
 }
 
@@ -127,17 +127,40 @@ func summary(result *handoff.BuildResult, seconds map[string]float64, closing st
 	for _, img := range result.Images {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", action.Cell(img.Name), action.Cell(img.System), img.State, action.Cell(remark(img, seconds[img.Attr])))
 	}
-	shown := map[string]bool{}
-	for _, img := range result.Images {
-		if img.Failure == nil || len(img.Failure.Log) == 0 || shown[img.Failure.Derivation] {
-			continue
-		}
-		shown[img.Failure.Derivation] = true
-		fmt.Fprintf(&b, "\n<details><summary>%s</summary>\n\n%s\n", action.Cell(drvName(img.Failure.Derivation)), action.Pre(strings.Join(img.Failure.Log, "\n")))
-		b.WriteString("</details>\n")
-	}
+	b.WriteString(failureTable(result))
 	b.WriteString("\n")
 	return b.String()
+}
+
+// failureTable says of each image that failed why, and for each derivation that did shows its last lines and how to see more.
+func failureTable(result *handoff.BuildResult) string {
+	var table, logs strings.Builder
+	shown := map[string]bool{}
+	for _, img := range result.Images {
+		f := img.Failure
+		if f == nil {
+			continue
+		}
+		needs := ""
+		if f.Derivation != img.DrvPath {
+			needs = "a dependency: "
+		}
+		fmt.Fprintf(&table, "| %s | %s%s | %s |\n", action.Cell(img.Name), needs, action.Cell(drvName(f.Derivation)), action.Cell(f.Reason))
+		if shown[f.Derivation] || f.Kind == handoff.FailureStopped {
+			continue
+		}
+		shown[f.Derivation] = true
+		again := fmt.Sprintf("nix log %s\n%s -L\n", f.Derivation, repeat(*result.Flake, img.Attr))
+		fmt.Fprintf(&logs, "\n<details><summary>%s</summary>\n\n", action.Cell(drvName(f.Derivation)))
+		if len(f.Log) > 0 {
+			logs.WriteString(action.Pre(strings.Join(f.Log, "\n")) + "\n")
+		}
+		fmt.Fprintf(&logs, "All of its log, and once more on your machine:\n\n%s</details>\n", action.Pre(again))
+	}
+	if table.Len() == 0 {
+		return ""
+	}
+	return "\n| failed image | derivation | why |\n|---|---|---|\n" + table.String() + logs.String()
 }
 
 // drvName is the name in a derivation's path: /nix/store/<hash>-<name>.drv.

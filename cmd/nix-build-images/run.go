@@ -46,8 +46,11 @@ func run(ctx context.Context, env *action.Env) error {
 		env.Infof("%s fetched without the layers, which the registry has", action.Count(len(files), "image"))
 	}
 	built, copied, err := withCopy(ctx, env, n, in, func(done func(out string)) ([]nix.Built, error) {
-		in.options.Done = func(t nix.Target, _ bool) { done(t.OutPath) }
-		return build(ctx, env, n, in, in.targets(files))
+		checks := newChecks(result.Store, done)
+		in.options.Done = checks.begin
+		built, err := build(ctx, env, n, in, in.targets(files))
+		checks.settle(built)
+		return built, err
 	})
 	result.Images = merge(in.plan.Images, built, files)
 	if err == nil {

@@ -194,10 +194,25 @@ type BuiltImage struct {
 
 // Failure says why an image could not be built.
 type Failure struct {
-	Derivation string   `json:"derivation"`    // the one that failed: the image's own or one it depends on
-	Reason     string   `json:"reason"`        // one sentence
-	Log        []string `json:"log,omitempty"` // last lines
+	Derivation string      `json:"derivation"`     // the one that failed: the image's own or one it depends on
+	Kind       FailureKind `json:"kind,omitempty"` // what it was; left out when it is none of these
+	Reason     string      `json:"reason"`         // one sentence; of a hash mismatch with the wanted and the got hash
+	Log        []string    `json:"log,omitempty"`  // last lines
 }
+
+// FailureKind is what kept an image from being built.
+type FailureKind string
+
+const (
+	FailureExit    FailureKind = "exit"    // the builder ended with an exit code or a signal, or made no output
+	FailureHash    FailureKind = "hash"    // a download is another than the flake says
+	FailureDisk    FailureKind = "disk"    // no space left
+	FailureTimeout FailureKind = "timeout" // ended by Nix for its time or its silence
+	FailureSystem  FailureKind = "system"  // no machine at hand may build it
+	FailureNetwork FailureKind = "network" // a cache or a remote builder failed, several times
+	FailureStopped FailureKind = "stopped" // the whole build ended before
+	FailureImage   FailureKind = "image"   // built, but no image: it cannot be opened, or its layers are not those it names
+)
 
 // PushState is what became of one image in push-images.
 type PushState string

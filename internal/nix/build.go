@@ -35,9 +35,9 @@ type BuildOptions struct {
 	Event        func(Event)   // told what happens, one event at a time; nil: nobody is
 
 	// Done is told of each target as soon as its output is there, while others are still built; one at a time, and not after
-	// Build returned. here says whether its builder ran for this Build; else the output was fetched, or there before. nil: nobody is
-	// told.
-	Done func(t Target, here bool)
+	// Build returned. fetched says whether the output, or a JSON file that it was made of, came from a cache in this Build. nil:
+	// nobody is told.
+	Done func(t Target, fetched bool)
 }
 
 // Built is what became of one target.
@@ -61,7 +61,7 @@ type Built struct {
 //
 // Errors: *CommandError when Nix could not do anything at all; ctx.Err().
 func (n *Nix) Build(ctx context.Context, targets []Target, o BuildOptions) ([]Built, error) {
-	b := &build{nix: n, o: o, log: newBuildLog(o.LogLines, o.Event), told: map[string]bool{}}
+	b := &build{nix: n, o: o, log: newBuildLog(max(o.LogLines, 20), o.Event), told: map[string]bool{}}
 	for _, t := range targets {
 		b.built = append(b.built, Built{Target: t})
 	}
@@ -325,7 +325,11 @@ func (b *build) succeed(t *Built) {
 
 func (b *build) fail(t *Built, drv, reason string) {
 	t.State = handoff.BuildFailed
-	t.Failure = &handoff.Failure{Derivation: drv, Reason: reason, Log: b.log.tail(drv)}
+	log := b.log.tail(drv)
+	t.Failure = &handoff.Failure{Derivation: drv, Kind: kindOf(reason, log), Reason: reason, Log: log[max(0, len(log)-b.o.LogLines):]}
+	if t.Failure.Kind == handoff.FailureDisk && !noSpace.MatchString(reason) {
+		t.Failure.Reason = "no space left on device: " + reason // the builder said so, and Nix did not
+	}
 }
 
 // finish says something of each target.
@@ -349,7 +353,9 @@ func (b *build) finish(ctx context.Context, cause error) error {
 	}
 	for _, t := range b.open() {
 		b.fail(t, t.DrvPath, reason)
-		t.NotReached = early
+		if t.NotReached = early; early {
+			t.Failure.Kind = handoff.FailureStopped
+		}
 	}
 	return err
 }

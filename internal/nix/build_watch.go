@@ -114,19 +114,32 @@ func (w *watch) look(ctx context.Context) {
 func (b *build) done(t *Built) {
 	if b.o.Done != nil && !b.told[t.OutPath] {
 		b.told[t.OutPath] = true
-		target := t.Target
-		b.o.Done(target, b.log.wasBuilt(t.DrvPath))
+		b.o.Done(t.Target, b.madeOfFetched(t))
 	}
+}
+
+// madeOfFetched says whether a target, or a JSON file it was made of, was fetched: nix2container writes one for some layers, and
+// one of those for an image.
+func (b *build) madeOfFetched(t *Built) bool {
+	if b.log.wasFetched(t.OutPath) {
+		return true
+	}
+	d, err := b.nix.derivation(t.DrvPath)
+	if err != nil {
+		return !b.log.wasBuilt(t.DrvPath)
+	}
+	for drv := range d.InputDrvs {
+		if strings.HasSuffix(drv, ".json.drv") && slices.ContainsFunc(b.nix.outputs(drv), b.log.wasFetched) {
+			return true
+		}
+	}
+	return false
 }
 
 // outputs are the output paths of a derivation in the store; none when they are not known before it is built, or when the file
 // cannot be read here.
 func (n *Nix) outputs(drv string) []string {
-	text, err := os.ReadFile(n.Physical(drv))
-	if err != nil {
-		return nil
-	}
-	d, err := derivation.Parse(text)
+	d, err := n.derivation(drv)
 	if err != nil {
 		return nil
 	}
@@ -138,6 +151,14 @@ func (n *Nix) outputs(drv string) []string {
 		outs = append(outs, out.Path)
 	}
 	return outs
+}
+
+func (n *Nix) derivation(drv string) (*derivation.Derivation, error) {
+	text, err := os.ReadFile(n.Physical(drv))
+	if err != nil {
+		return nil, err
+	}
+	return derivation.Parse(text)
 }
 
 // graph says which derivations depend on which. Derivations are named by the last parts of their paths.

@@ -37,7 +37,7 @@ func TestWhatIsDoneIsToldAtOnce(t *testing.T) {
 		}
 	}
 	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true,
-		Done: func(target Target, here bool) { done = append(done, fmt.Sprint(target.Name, " ", here)) },
+		Done: func(target Target, fetched bool) { done = append(done, fmt.Sprint(target.Name, " ", fetched)) },
 		Event: func(e Event) {
 			if e.Kind == Stopped {
 				name := strings.TrimPrefix(drvName(e.Path), "image-")
@@ -52,7 +52,7 @@ func TestWhatIsDoneIsToldAtOnce(t *testing.T) {
 	if diff := cmp.Diff(want, states(built)); diff != "" {
 		t.Errorf("Build (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"quick true", "slow true"}, done); diff != "" {
+	if diff := cmp.Diff([]string{"quick false", "slow false"}, done); diff != "" {
 		t.Errorf("done (-want +got):\n%s", diff)
 	}
 	want = map[string]string{"lib": "false [needs quick]", "quick": "false [quick]", "bad": "true [needs]", "slow": "false [slow]"}
@@ -61,8 +61,8 @@ func TestWhatIsDoneIsToldAtOnce(t *testing.T) {
 	}
 
 	done = nil
-	if _, err := n.Build(t.Context(), targets[1:2], BuildOptions{Flake: flake, Done: func(target Target, here bool) {
-		done = append(done, fmt.Sprint(target.Name, " ", here))
+	if _, err := n.Build(t.Context(), targets[1:2], BuildOptions{Flake: flake, Done: func(target Target, fetched bool) {
+		done = append(done, fmt.Sprint(target.Name, " ", fetched))
 	}}); err != nil || !slices.Equal(done, []string{"quick false"}) {
 		t.Errorf("once more: %q, %v", done, err)
 	}

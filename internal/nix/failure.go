@@ -3,7 +3,10 @@ package nix
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/flakeship/flakeship/internal/handoff"
 )
 
 // failure is one error message of a build, understood.
@@ -76,6 +79,35 @@ func reasonOf(text string) string {
 		text = strings.ToValidUTF8(text[:maxReason], "") + "…"
 	}
 	return text
+}
+
+var (
+	noSpace   = regexp.MustCompile(`[Nn]o space left on device|disk is full|[Dd]isk quota exceeded`)
+	exited    = regexp.MustCompile(`^builder failed|failed to produce output|failed with exit code|failed due to signal`)
+	timedOut  = regexp.MustCompile(`^timed out after|timed out after \d+ seconds`)
+	noMachine = regexp.MustCompile(`is required|it is to be built on|unable to start any build|Required system|required system`)
+)
+
+// kindOf says what a failure is, by its reason and the last lines of the builder.
+func kindOf(reason string, log []string) handoff.FailureKind {
+	switch {
+	case strings.HasPrefix(reason, "hash mismatch"):
+		return handoff.FailureHash
+	case noSpace.MatchString(reason):
+		return handoff.FailureDisk
+	case exited.MatchString(reason):
+		if slices.ContainsFunc(log, noSpace.MatchString) {
+			return handoff.FailureDisk
+		}
+		return handoff.FailureExit
+	case timedOut.MatchString(reason):
+		return handoff.FailureTimeout
+	case noMachine.MatchString(reason):
+		return handoff.FailureSystem
+	case transient.MatchString(reason):
+		return handoff.FailureNetwork
+	}
+	return ""
 }
 
 func firstLine(text string) string {
