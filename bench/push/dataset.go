@@ -27,7 +27,11 @@ type dataset struct {
 }
 
 // item is one image: as Nix builds it, and as a docker-archive of the same layers for tools that read nothing else.
-type item struct{ name, path, archive string }
+type item struct {
+	name, path string
+	archive    string
+	script     []string // prints the archive when there is none; "imagetool" is the program of that name
+}
 
 // storePath is a path in a store below dir, which is what makes push-images take its hash for the tag.
 func storePath(dir, name string) string {
@@ -50,7 +54,7 @@ func archives(dir string, c corpus, count, shared, own int) (dataset, error) {
 		if err := writeArchive(path, append(common[:6:6], layer(c, shared+1_000_003*i, own))); err != nil {
 			return d, err
 		}
-		if it := (item{name, path, path}); i < count {
+		if it := (item{name: name, path: path, archive: path}); i < count {
 			d.images = append(d.images, it)
 		} else {
 			d.changed = it
@@ -149,10 +153,7 @@ func stream(dir string, c corpus, layers, size int) (dataset, error) {
 		if err != nil {
 			return d, err
 		}
-		it := item{"app", dir + script, filepath.Join(dir, fmt.Sprintf("app%d.tar", version))}
-		if err := flatten(it); err != nil {
-			return d, err
-		}
+		it := item{name: "app", path: dir + script, script: []string{"imagetool", "stream", "--root", dir, confPath}}
 		if version == 0 {
 			d.images = []item{it}
 		} else {
@@ -192,7 +193,7 @@ func nix2container(dir string, c corpus, images, shared, size int) (dataset, err
 		if err != nil {
 			return d, err
 		}
-		it := item{name, dir + path, filepath.Join(dir, fmt.Sprintf("%s-%d.tar", name, i/images))}
+		it := item{name: name, path: dir + path, archive: filepath.Join(dir, fmt.Sprintf("%s-%d.tar", name, i/images))}
 		if err := flatten(it); err != nil {
 			return d, err
 		}

@@ -2,8 +2,8 @@
 // trip of 20 ms away, each push from a runner that has never seen them. It prints seconds, requests, bytes and the largest
 // process; all tools pass the same counter.
 //
-// skopeo and crane read docker-archives only: of a stream or nix2container image they get one of the same layers, which is
-// made before the clock starts.
+// skopeo and crane read docker-archives only. A streamLayeredImage's script has to be run for them, which imagetool does here,
+// quicker than Python; of a nix2container image they get an archive of the same layers, made before the clock starts.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -22,14 +23,15 @@ func main() {
 	log.SetFlags(0)
 	shared := flag.Int("shared", 249, "MiB that all archives share, in six layers")
 	own := flag.Int("own", 13, "MiB of each archive's own layer")
-	many := flag.Int("many", 50, "archives, beside the 17 of the first part; 0: only those")
+	many := flag.Int("many", 50, "archives of the part many; the first has 17")
+	parts := flag.String("parts", "archives,many,stream,nix2container", "what is measured")
 	withCrane := flag.Bool("crane", true, "also crane, on the 17 archives; it takes minutes")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "flakeship-bench-push-")
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = run(dir, *shared<<20, *own<<20, *many, *withCrane)
+	err = run(dir, strings.Split(*parts, ","), *shared<<20, *own<<20, *many, *withCrane)
 	os.RemoveAll(dir)
 	if err != nil {
 		log.Fatal(err)
@@ -42,12 +44,16 @@ type tool struct {
 	push func(r *runner, host string, images []item) error
 }
 
-func run(dir string, shared, own, many int, withCrane bool) error {
+func run(dir string, wanted []string, shared, own, many int, withCrane bool) error {
 	ours, err := build(dir, "push-images", "-ldflags", "-s -w", "./cmd/push-images")
 	if err != nil {
 		return err
 	}
-	both := []tool{{"skopeo", skopeo}, {"push-images", func(r *runner, host string, images []item) error { return pushImages(r, ours, host, images) }}}
+	imagetool, err := build(dir, "imagetool", "./internal/testenv/imagetool")
+	if err != nil {
+		return err
+	}
+	both := []tool{{"skopeo", func(r *runner, host string, images []item) error { return skopeo(r, imagetool, host, images) }}, {"push-images", func(r *runner, host string, images []item) error { return pushImages(r, ours, host, images) }}}
 	all := both
 	if withCrane {
 		crane, err := build(dir, "crane", "-modfile", "tools/go.mod", "github.com/google/go-containerregistry/cmd/crane")
@@ -60,19 +66,19 @@ func run(dir string, shared, own, many int, withCrane bool) error {
 	if err != nil {
 		return err
 	}
-	parts := []struct {
+	for _, part := range []struct {
+		name  string
 		tools []tool
 		rtts  []time.Duration
 		make  func(dir string) (dataset, error)
 	}{
-		{all, []time.Duration{0}, func(dir string) (dataset, error) { return archives(dir, c, 17, shared, own) }},
-		{both, []time.Duration{20 * time.Millisecond}, func(dir string) (dataset, error) { return archives(dir, c, 17, shared, own) }},
-		{both, []time.Duration{0, 20 * time.Millisecond}, func(dir string) (dataset, error) { return archives(dir, c, many, shared, own) }},
-		{both, []time.Duration{0, 20 * time.Millisecond}, func(dir string) (dataset, error) { return stream(dir, c, 100, 26<<20/10) }},
-		{both, []time.Duration{0, 20 * time.Millisecond}, func(dir string) (dataset, error) { return nix2container(dir, c, 5, 16, 10<<20) }},
-	}
-	for i, part := range parts {
-		if i == 2 && many == 0 {
+		{"archives", all, []time.Duration{0}, func(dir string) (dataset, error) { return archives(dir, c, 17, shared, own) }},
+		{"archives", both, []time.Duration{20 * time.Millisecond}, func(dir string) (dataset, error) { return archives(dir, c, 17, shared, own) }},
+		{"many", both, []time.Duration{0, 20 * time.Millisecond}, func(dir string) (dataset, error) { return archives(dir, c, many, shared, own) }},
+		{"stream", both, []time.Duration{0, 20 * time.Millisecond}, func(dir string) (dataset, error) { return stream(dir, c, 100, 26<<20/10) }},
+		{"nix2container", both, []time.Duration{0, 20 * time.Millisecond}, func(dir string) (dataset, error) { return nix2container(dir, c, 5, 16, 10<<20) }},
+	} {
+		if !slices.Contains(wanted, part.name) {
 			continue
 		}
 		data := filepath.Join(dir, "data")
@@ -106,13 +112,14 @@ func build(dir, name string, args ...string) (string, error) {
 // result is what one push took.
 type result struct {
 	seconds, mib float64
+	cpu          float64 // seconds
 	requests     int64
 	rss          int64 // MiB of the largest process
 }
 
 // compare lets each tool push a dataset cold, unchanged and with one image changed.
 func compare(dir string, d dataset, rtt time.Duration, tools []tool) error {
-	fmt.Printf("%s; round trip %s\n\n%-12s %-12s %9s %9s %10s %8s\n", d.name, rtt, "", "", "seconds", "requests", "MiB sent", "MiB RSS")
+	fmt.Printf("%s; round trip %s\n\n%-12s %-12s %9s %9s %9s %10s %8s\n", d.name, rtt, "", "", "seconds", "of CPU", "requests", "MiB sent", "MiB RSS")
 	scenarios := []string{"cold", "unchanged", "one changed"}
 	results := map[string]map[string]result{"cold": {}, "unchanged": {}, "one changed": {}}
 	for _, t := range tools {
@@ -131,7 +138,7 @@ func compare(dir string, d dataset, rtt time.Duration, tools []tool) error {
 				s.stop()
 				return fmt.Errorf("%s, %s: %w", t.name, scenario, err)
 			}
-			fmt.Printf("%-12s %-12s %9.2f %9d %10.2f %8d\n", scenario, t.name, r.seconds, r.requests, r.mib, r.rss)
+			fmt.Printf("%-12s %-12s %9.2f %9.2f %9d %10.2f %8d\n", scenario, t.name, r.seconds, r.cpu, r.requests, r.mib, r.rss)
 			results[scenario][t.name] = r
 		}
 		s.stop()
@@ -156,6 +163,7 @@ func compare(dir string, d dataset, rtt time.Duration, tools []tool) error {
 type runner struct {
 	home string
 	rss  int64 // KiB of the largest process so far
+	cpu  time.Duration
 }
 
 // measure pushes from an empty home folder.
@@ -170,14 +178,23 @@ func measure(t tool, home string, s *server, images []item) (result, error) {
 	r := &runner{home: home}
 	begin := time.Now()
 	err := t.push(r, s.host, images)
-	return result{time.Since(begin).Seconds(), float64(s.bytes.Load()) / (1 << 20), s.requests.Load(), r.rss >> 10}, err
+	return result{time.Since(begin).Seconds(), float64(s.bytes.Load()) / (1 << 20), r.cpu.Seconds(), s.requests.Load(), r.rss >> 10}, err
 }
 
-func (r *runner) run(args ...string) error {
+// run runs a program; its output goes to a file when one is named.
+func (r *runner) run(output string, args ...string) error {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.home, "RUNNER_TEMP=" + r.home, "TMPDIR=" + r.home, "XDG_RUNTIME_DIR=" + r.home}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
+	if output != "" {
+		f, err := os.Create(output)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		cmd.Stdout = f
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -190,6 +207,7 @@ func (r *runner) run(args ...string) error {
 	}()
 	err := cmd.Wait()
 	<-over
+	r.cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	if err != nil {
 		return fmt.Errorf("%s: %w\n%s", args[0], err, &out)
 	}
@@ -214,14 +232,20 @@ func (r *runner) sample(pid int) bool {
 }
 
 // skopeo copies one archive after the other, as its users do; its cache of what it sent lives in home.
-func skopeo(r *runner, host string, images []item) error {
+func skopeo(r *runner, imagetool, host string, images []item) error {
 	for _, i := range images {
+		if i.script != nil {
+			i.archive = filepath.Join(r.home, i.name+".tar")
+			if err := r.run(i.archive, append([]string{imagetool}, i.script[1:]...)...); err != nil {
+				return err
+			}
+		}
 		args := []string{"skopeo", "copy", "--quiet", "--dest-tls-verify=false", "docker-archive:" + i.archive, "docker://" + host + "/" + i.name + ":latest"}
 		if os.Geteuid() == 0 {
 			// Root's cache is in /var/lib; without being root it is in home.
 			args = append([]string{"unshare", "--user"}, args...)
 		}
-		if err := r.run(args...); err != nil {
+		if err := r.run("", args...); err != nil {
 			return err
 		}
 	}
@@ -230,7 +254,7 @@ func skopeo(r *runner, host string, images []item) error {
 
 func craneEach(r *runner, crane, host string, images []item) error {
 	for _, i := range images {
-		if err := r.run(crane, "push", "--insecure", i.archive, host+"/"+i.name+":latest"); err != nil {
+		if err := r.run("", crane, "push", "--insecure", i.archive, host+"/"+i.name+":latest"); err != nil {
 			return err
 		}
 	}
@@ -242,5 +266,5 @@ func pushImages(r *runner, binary, host string, images []item) error {
 	for _, i := range images {
 		list = append(list, i.name+":latest="+i.path)
 	}
-	return r.run(binary, "--registry", host, "--image", strings.Join(list, "\n"), "--out", filepath.Join(r.home, "push.json"))
+	return r.run("", binary, "--registry", host, "--image", strings.Join(list, "\n"), "--out", filepath.Join(r.home, "push.json"))
 }
