@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/flakeship/flakeship/internal/registry"
@@ -252,7 +253,7 @@ func retryUpload(err error, try int) (time.Duration, bool) {
 	if answer := new(registry.StatusError); errors.As(err, &answer) {
 		// 404: the upload is gone. 416 and 400: the registry has another idea of how far it is; it, 405 or 411: of how a blob
 		// is sent. 401 comes as denied.
-		again := answer.Status >= 500 || slices.Contains([]int{400, 404, 405, 408, 411, 416, 425, 429}, answer.Status)
+		again := answer.Status >= 500 || answer.Has(transport.TooManyRequestsErrorCode) || slices.Contains([]int{400, 404, 405, 408, 411, 416, 425, 429}, answer.Status)
 		return max(wait, min(answer.RetryAfter, time.Minute)), again
 	}
 	if denied := new(registry.DeniedError); errors.As(err, &denied) {

@@ -26,13 +26,14 @@ func (t *transport) again(req *http.Request, resp *http.Response, err error, try
 		}
 		wait = backoff(try)
 	} else {
-		refused := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
-		if !busy(resp.StatusCode) || !safe && !refused {
-			return 0, false
-		}
 		var told bool
 		if wait, told = retryAfter(resp.Header.Get("Retry-After"), time.Now()); !told {
 			wait = backoff(try)
+		}
+		limited := told && resp.StatusCode == http.StatusForbidden // what GitHub says to those who ask too often
+		refused := limited || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
+		if !limited && !busy(resp.StatusCode) || !safe && !refused {
+			return 0, false
 		}
 	}
 	if wait > t.MaxWait {

@@ -55,10 +55,11 @@ type transport struct{ Options }
 
 // New returns a transport for any number of goroutines.
 //
-// A request is sent again after a lost or refused connection and after status 408, 425, 429 and 5xx, provided that it can be
-// repeated: its method is GET, HEAD, PUT, DELETE or OPTIONS, or the server said that it did nothing (429, 503), and its
-// body, if any, can be read again (GetBody). Retry-After wins over the transport's own waiting time. A wait that would
-// outlast the request's context is not begun. When tries run out the last response is returned, its body readable.
+// A request is sent again after a lost or refused connection and after status 408, 425, 429 and 5xx, and 403 with Retry-After,
+// provided that it can be repeated: its method is GET, HEAD, PUT, DELETE or OPTIONS, or the server said that it did nothing
+// (403, 429, 503), and its body, if any, can be read again (GetBody). Retry-After wins over the transport's own waiting time. A
+// wait that would outlast the request's context is not begun. When tries run out the last response is returned, its body
+// readable.
 func New(o Options) http.RoundTripper {
 	if o.Base == nil {
 		o.Base = Pool(64)

@@ -80,6 +80,8 @@ func TestRetries(t *testing.T) {
 		{"post that only opens an upload", "POST", true, []func(*http.Request) (*http.Response, error){status(500), fails(reset), status(202)}, 3, 202, nil},
 		{"no such host", "GET", false, []func(*http.Request) (*http.Response, error){fails(&net.DNSError{IsNotFound: true})}, 1, 0, &net.DNSError{}},
 		{"plain http on the other side", "GET", false, []func(*http.Request) (*http.Response, error){fails(http.ErrSchemeMismatch)}, 1, 0, http.ErrSchemeMismatch},
+		{"asked too often, the GitHub way", "GET", false, []func(*http.Request) (*http.Response, error){status(403, "Retry-After", "1"), status(200)}, 2, 200, nil},
+		{"denied", "GET", false, []func(*http.Request) (*http.Response, error){status(403)}, 1, 403, nil},
 		{"long Retry-After is not waited for", "GET", false, []func(*http.Request) (*http.Response, error){status(429, "Retry-After", "3600")}, 1, 429, nil},
 		{"hanging costs two tries", "GET", false, []func(*http.Request) (*http.Response, error){hangs}, 2, 0, &TimeoutError{}},
 	}
