@@ -20,8 +20,8 @@ func writeClosures(ctx context.Context, env *action.Env, n *nix.Nix, result *han
 	}
 	var outs, drvs []string
 	for _, img := range result.Images {
-		if img.State != handoff.BuildBuilt && img.State != handoff.BuildSubstituted {
-			continue
+		if img.State != handoff.BuildBuilt && img.State != handoff.BuildSubstituted || img.File != "" {
+			continue // also of a file that was fetched alone: its closure is in no store here
 		}
 		outs = append(outs, img.OutPath)
 		if img.Family == handoff.DockerArchive && img.State == handoff.BuildBuilt {

@@ -50,6 +50,9 @@ func readAttester(env *action.Env, results []*handoff.BuildResult) (*attester, e
 	}
 	if slices.Contains(a.kinds, "provenance") {
 		a.builds = builds(env, results)
+		if len(env.List("image")) > 0 {
+			errs = append(errs, errors.New("input attest: nothing is known of where the images of the input image come from, so they can have no provenance"))
+		}
 	}
 	if slices.Contains(a.kinds, "sbom") {
 		if a.closures, err = readClosures(results); err != nil {
@@ -197,6 +200,9 @@ func readClosures(results []*handoff.BuildResult) (map[string]handoff.StorePath,
 	all := map[string]handoff.StorePath{}
 	for _, r := range results {
 		if r.Closures == "" {
+			if slices.ContainsFunc(r.Images, func(b handoff.BuiltImage) bool { return b.State != handoff.BuildSkipped }) {
+				return nil, errors.New("input attest: the BuildResult lists no closures for the SBOM: give nix-build-images the input attest as well")
+			}
 			continue
 		}
 		paths, err := handoff.ReadClosures(r.Closures)

@@ -95,7 +95,7 @@ func parseRegistrations(text []byte) ([]handoff.StorePath, error) {
 		next() // size
 		next() // deriver
 		count, err := strconv.Atoi(next())
-		if err != nil || count < 0 || len(p.NarHash) != 64 {
+		if err != nil || count < 0 || count > len(text) || len(p.NarHash) != 64 {
 			return nil, fmt.Errorf("nix-store --dump-db says of %.200s what cannot be read", p.Path)
 		}
 		for range count {

@@ -117,14 +117,20 @@ func (s *strict) serve(w http.ResponseWriter, r *http.Request, content []byte, m
 // check complains when a manifest names what is not there.
 func (s *strict) check(repo string, manifest []byte) {
 	var m struct {
-		Config struct{ Digest string }
-		Layers []struct{ Digest string }
+		Config    struct{ Digest string }
+		Layers    []struct{ Digest string }
+		Manifests []struct{ Digest string } // of an index
 	}
 	if err := json.Unmarshal(manifest, &m); err != nil {
 		s.complaint = "a manifest is no JSON"
 		return
 	}
-	if s.blobs[repo+"@"+m.Config.Digest] == nil {
+	for _, child := range m.Manifests {
+		if s.manifests[repo+"@"+child.Digest] == nil {
+			s.complaint = repo + ": an index names " + child.Digest + ", which is not there"
+		}
+	}
+	if m.Manifests == nil && s.blobs[repo+"@"+m.Config.Digest] == nil {
 		s.complaint = repo + ": a manifest names a config that is not there"
 	}
 	for _, l := range m.Layers {
