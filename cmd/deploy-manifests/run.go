@@ -35,8 +35,20 @@ func run(ctx context.Context, env *action.Env) error {
 	for _, o := range in.objects {
 		d.changes = append(d.changes, apply.Change{Object: o, Action: handoff.ActionSkipped})
 	}
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		commitStatus(ctx, env, in, d.record.Commit, "pending", "being deployed")
+	}()
 	err = d.run(ctx)
 	result.Objects = append(d.rollouts.deployed(d.changes), result.Objects...)
+	result.URLs = urls(d.changes)
+	<-told
+	if err == nil {
+		commitStatus(ctx, env, in, d.record.Commit, "success", tally(result))
+	} else {
+		commitStatus(ctx, env, in, d.record.Commit, "failure", d.rollouts.mask(action.Split(err)[0].Error()))
+	}
 	return errors.Join(err, write(env, result, time.Since(start), err == nil))
 }
 

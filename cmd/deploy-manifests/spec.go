@@ -33,6 +33,7 @@ var spec = action.Spec{
 		{Name: "rollback-timeout", Kind: action.Duration, Default: "5m", Help: "longest time for the rollback, which begins when timeout may be over"},
 		{Name: "lock-timeout", Kind: action.Duration, Default: "5m", Help: "longest wait for another run that deploys the same set"},
 		{Name: "allow-older", Kind: action.Bool, Default: "false", Help: "deploy even when a newer commit was deployed before"},
+		{Name: "status-token", Secret: true, Help: "token of the forge; with it the commit shows what became of its deploy, on Gitea and GitHub; the job's own will do, with permission to write statuses"},
 		{Name: "conflicts", Kind: action.Choice, Choices: []string{"safe", "force", "fail"}, Default: "safe",
 			Help: "fields that somebody else owns: `safe` leaves scaled replicas alone and refuses the rest, `force` takes all, `fail` refuses all"},
 		{Name: "require-digests", Kind: action.Bool, Default: "true", Help: "refuse an image of the push result's registry that ends up without a digest, a placeholder that is left, and a pushed image that no manifest names"},
@@ -43,6 +44,7 @@ var spec = action.Spec{
 		{Name: "changed", Help: "`true` when an object was created, configured or recreated; with `mode: diff`, when one would be"},
 		{Name: "diff-file", Help: "with `mode: diff`, path of the unified diff; values of Secrets are masked"},
 		{Name: "applied", Help: "objects that were created, configured or recreated, as a JSON array of `kind/namespace/name`"},
+		{Name: "urls", Help: "of the set's Ingresses and Gateways, as a JSON array"},
 		{Name: "pruned", Help: "objects that were deleted, as a JSON array of `kind/namespace/name`"},
 	},
 }
