@@ -17,8 +17,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/flakeship/flakeship/internal/narinfo"
@@ -28,53 +30,88 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	images := flag.Int("images", 1000, "images in the flake; every second one is in the cache")
-	delay := flag.Duration("delay", 20*time.Millisecond, "time the cache takes for each answer")
-	runs := flag.Int("runs", 3, "times each way is measured; the median counts")
+	images := flag.String("images", "10,100,1000,10000", "images in the flake; every second one is in the cache")
+	delays := flag.String("delays", "0,20ms,100ms", "time the cache takes for each answer")
+	runs := flag.Int("runs", 3, "times each way is measured, up to 1000 images; the median counts")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "flakeship-check-")
 	must(err)
 	defer os.RemoveAll(dir)
+	binary := build(dir)
 
-	b := &bench{dir: dir, cache: &cache{delay: *delay, files: map[string]string{}}}
-	b.build()
-	b.writeFlake(*images)
+	fmt.Println("Every second image in the cache; seconds with evaluation, times ours in brackets.")
+	fmt.Println()
+	fmt.Println("| images | per answer | nix-cache-check | peak | `nix eval`, `nix-store --realise --dry-run` | `nix eval --read-only`, `nix path-info --store` |")
+	fmt.Println("|---|---|---|---|---|---|")
+	for text := range strings.SplitSeq(*images, ",") {
+		n, err := strconv.Atoi(text)
+		must(err)
+		b := newBench(filepath.Join(dir, text), binary, n)
+		for text := range strings.SplitSeq(*delays, ",") {
+			b.cache.delay, err = time.ParseDuration(text)
+			must(err)
+			b.row(*runs)
+		}
+		b.close()
+	}
+}
+
+// bench is one flake and its cache.
+type bench struct {
+	dir, binary string
+	images      int
+	url, key    string
+	cache       *cache
+	server      *http.Server
+	cached      int
+	peak        int64 // KiB that nix-cache-check took at most
+}
+
+func newBench(dir, binary string, images int) *bench {
+	b := &bench{dir: dir, binary: binary, images: images, cache: &cache{files: map[string]string{}}}
+	b.writeFlake()
 	b.fill()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
 	b.url = "http://" + listener.Addr().String()
-	go http.Serve(listener, b.cache) // until the process ends
-
-	fmt.Printf("%d images, every second one in the cache, %s per answer; evaluation included\n", *images, *delay)
-	fmt.Printf("%-46s %9s %7s %7s %7s\n", "", "seconds", "ratio", "GET", "HEAD")
-	var ours time.Duration
-	for _, way := range []struct {
-		name string
-		runs int
-		do   func(*nixstore.Store)
-	}{
-		{"nix-cache-check", *runs, b.check},
-		{"nix eval, nix-store --realise --dry-run", *runs, b.dryRun},
-		{"nix eval --read-only, nix path-info --store", 1, b.pathInfo}, // takes long, and not for a few per cent
-	} {
-		var took []time.Duration
-		for range way.runs {
-			took = append(took, b.measure(way.do))
-		}
-		slices.Sort(took)
-		median := took[len(took)/2]
-		if ours == 0 {
-			ours = median
-		}
-		fmt.Printf("%-46s %9.2f %7.1f %7d %7d\n", way.name, median.Seconds(), float64(median)/float64(ours), b.cache.gets.Load(), b.cache.heads.Load())
-	}
+	b.server = &http.Server{Handler: b.cache}
+	go b.server.Serve(listener)
+	return b
 }
 
-type bench struct {
-	dir, binary string
-	url, key    string
-	cache       *cache
-	cached      int
+func (b *bench) close() { b.server.Close() }
+
+// longest is how long nix path-info may take, which asks for one path after the other.
+const longest = 30 * time.Second
+
+// row measures each way at the cache's delay.
+func (b *bench) row(runs int) {
+	if b.images > 1000 {
+		runs = 1
+	}
+	ours := b.median(runs, b.check)
+	// Whatever is measured, this has to hold.
+	if gets, heads := b.cache.gets.Load(), b.cache.heads.Load(); gets != int64(b.images)+1 || heads != 0 {
+		log.Fatalf("%d GET and %d HEAD for %d images", gets, heads, b.images)
+	}
+	stock := func(runs int, do func(*nixstore.Store)) string {
+		took := b.median(runs, do)
+		return fmt.Sprintf("%.2f (%.1f)", took.Seconds(), took.Seconds()/ours.Seconds())
+	}
+	pathInfo := ""
+	if time.Duration(b.images)*(b.cache.delay+time.Millisecond) < longest {
+		pathInfo = stock(1, b.pathInfo)
+	}
+	fmt.Printf("| %d | %s | %.2f | %d MiB | %s | %s |\n", b.images, b.cache.delay, ours.Seconds(), b.peak>>10, stock(runs, b.dryRun), pathInfo)
+}
+
+func (b *bench) median(runs int, do func(*nixstore.Store)) time.Duration {
+	var took []time.Duration
+	for range runs {
+		took = append(took, b.measure(do))
+	}
+	slices.Sort(took)
+	return took[len(took)/2]
 }
 
 // cache is a binary cache in memory, as far away as delay says.
@@ -99,17 +136,18 @@ func (c *cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, text)
 }
 
-func (b *bench) build() {
-	b.binary = filepath.Join(b.dir, "nix-cache-check")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.binary, "./cmd/nix-cache-check")
+func build(dir string) string {
+	binary := filepath.Join(dir, "nix-cache-check")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary, "./cmd/nix-cache-check")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	must(cmd.Run())
+	return binary
 }
 
 func (b *bench) flake() string { return filepath.Join(b.dir, "flake") }
 
-func (b *bench) writeFlake(images int) {
+func (b *bench) writeFlake() {
 	must(os.MkdirAll(b.flake(), 0o755))
 	text := fmt.Sprintf(`{
   outputs = { self }: {
@@ -120,7 +158,7 @@ func (b *bench) writeFlake(images int) {
     }) %d);
   };
 }
-`, images)
+`, b.images)
 	must(os.WriteFile(filepath.Join(b.flake(), "flake.nix"), []byte(text), 0o644))
 	for _, line := range []string{"init -q -b main", "add -A", "-c user.name=bench -c user.email=bench@example.org commit -q -m bench"} {
 		must(exec.Command("git", append([]string{"-C", b.flake()}, strings.Fields(line)...)...).Run())
@@ -172,10 +210,11 @@ func (b *bench) measure(do func(*nixstore.Store)) time.Duration {
 }
 
 func (b *bench) check(store *nixstore.Store) {
-	out := run(store, b.binary, "--flake", b.flake(), "--out", filepath.Join(store.Dir, "plan.json"))
+	cmd, out := run(store, b.binary, "--flake", b.flake(), "--out", filepath.Join(store.Dir, "plan.json"))
 	if want := fmt.Sprintf(`"cached":%d,`, b.cached); !strings.Contains(out, want) {
 		log.Fatalf("nix-cache-check does not say %s:\n%s", want, out)
 	}
+	b.peak = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss // its own, Nix's is not in it
 }
 
 func (b *bench) dryRun(store *nixstore.Store) {
@@ -185,7 +224,7 @@ func (b *bench) dryRun(store *nixstore.Store) {
 
 func (b *bench) pathInfo(store *nixstore.Store) {
 	paths := slices.Collect(maps.Values(b.eval(store, "outPath", "--read-only")))
-	out := run(store, "nix", append([]string{"path-info", "--json", "--store", b.url}, paths...)...)
+	_, out := run(store, "nix", append([]string{"path-info", "--json", "--store", b.url}, paths...)...)
 	if n := strings.Count(out, `"narHash"`); n != b.cached {
 		log.Fatalf("nix path-info knows %d of %d paths", n, b.cached)
 	}
@@ -195,11 +234,12 @@ func (b *bench) pathInfo(store *nixstore.Store) {
 func (b *bench) eval(store *nixstore.Store, attr string, flags ...string) map[string]string {
 	args := append([]string{"eval", "--json", b.flake() + "#packages.x86_64-linux", "--apply", "builtins.mapAttrs (_: d: d." + attr + ")"}, flags...)
 	var values map[string]string
-	must(json.Unmarshal([]byte(run(store, "nix", args...)), &values))
+	_, out := run(store, "nix", args...)
+	must(json.Unmarshal([]byte(out), &values))
 	return values
 }
 
-func run(store *nixstore.Store, name string, args ...string) string {
+func run(store *nixstore.Store, name string, args ...string) (*exec.Cmd, string) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(store.Env, "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "GITHUB_OUTPUT=")
 	var stderr strings.Builder
@@ -208,7 +248,7 @@ func run(store *nixstore.Store, name string, args ...string) string {
 	if err != nil {
 		log.Fatalf("%s: %v\n%s", name, err, stderr.String())
 	}
-	return string(out)
+	return cmd, string(out)
 }
 
 func must(err error) {
