@@ -52,8 +52,11 @@ type lookup struct {
 	err  error
 }
 
-// lookUp resolves a flake in the background; nil: it takes more than one process to do that.
+// lookUp resolves a flake in the background, if that is no more than reading a repository on this machine; else nil.
 func (n *Nix) lookUp(ctx context.Context, ref string) *lookup {
+	if repository(ref, n.dir) == "" {
+		return nil // nothing is fetched before the other inputs were checked
+	}
 	env, remove, err := n.trustRepository(ref)
 	defer remove()
 	if err != nil || env != nil {

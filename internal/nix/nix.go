@@ -81,17 +81,14 @@ func Open(ctx context.Context, o Options) (*Nix, error) {
 	if o.Flake != "" {
 		n.ahead = n.lookUp(ctx, o.Flake)
 	}
-	// Three questions at the same time: a start of nix takes longer than its answer. The name of the second depends on the
-	// answer to the first from 2.20 on; the old name works there as well so far.
-	var banner, storeFile []byte
+	// All questions at the same time: a start of nix takes longer than its answer. The name of the last depends on the answer to the
+	// first from 2.20 on; the old name works there as well so far.
+	var banner []byte
+	var storeDir string
 	var bannerErr, storeErr error
 	var wg sync.WaitGroup
 	wg.Go(func() { banner, bannerErr = n.run(ctx, command{args: []string{"--version"}, bare: true}) })
-	// The store's folder is no setting that could be read: it may be compiled in. A store without files has it too; of a store
-	// that is yet to be made, two processes at the same time would be one too many.
-	wg.Go(func() {
-		storeFile, storeErr = n.run(ctx, command{program: "nix-store", args: []string{"--store", "dummy://", "--print-fixed-path", "sha256", strings.Repeat("0", 64), "x"}})
-	})
+	wg.Go(func() { storeDir, storeErr = n.storeDir(ctx) })
 	old := Version{}.showConfig()
 	text, err := n.run(ctx, command{args: append(old, "--json"), stderr: io.Discard})
 	wg.Wait()
@@ -112,13 +109,26 @@ func Open(ctx context.Context, o Options) (*Nix, error) {
 	}
 	n.Settings, err = parseSettings(text, n.getenv)
 	if n.Settings.StoreDir == "" {
-		n.Settings.StoreDir = filepath.Dir(strings.TrimSpace(string(storeFile)))
+		n.Settings.StoreDir = storeDir
 	}
 	if err == nil && o.Netrc != "" {
 		n.netrc, err = filepath.Abs(o.Netrc) // Nix may run in another folder
 		n.Settings.NetrcFile = n.netrc
 	}
 	return n, err
+}
+
+// storeDir asks for the store's folder, which is no setting that could be read: it may be compiled in. The source of a flake that is
+// looked up already is in it.
+func (n *Nix) storeDir(ctx context.Context) (string, error) {
+	if n.ahead != nil {
+		if <-n.ahead.done; n.ahead.src.path != "" {
+			return filepath.Dir(n.ahead.src.path), nil
+		}
+	}
+	// A store without files has one too; of a store that is yet to be made, two processes at the same time would be one too many.
+	text, err := n.run(ctx, command{program: "nix-store", args: []string{"--store", "dummy://", "--print-fixed-path", "sha256", strings.Repeat("0", 64), "x"}})
+	return filepath.Dir(strings.TrimSpace(string(text))), err
 }
 
 // Physical is where a store path is on disk.
