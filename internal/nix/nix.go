@@ -59,7 +59,6 @@ type Settings struct {
 
 	extraPlatforms []string // systems besides System that this machine builds for
 	hasBuilders    bool     // remote builders are set up
-	impure         bool     // evaluations may depend on the machine
 	evaluation     string   // settings that evaluations depend on, as text
 }
 
@@ -183,7 +182,6 @@ func parseSettings(text []byte, getenv func(string) string) (Settings, error) {
 		StoreRoot:         storeRoot(one("store"), getenv),
 		extraPlatforms:    list("extra-platforms"),
 		hasBuilders:       hasBuilders(one("builders")),
-		impure:            string(all["pure-eval"].Value) == "false",
 		evaluation:        fmt.Sprintf("%s %s", all["restrict-eval"].Value, all["allow-import-from-derivation"].Value),
 	}, nil
 }

@@ -78,6 +78,8 @@ func TestParseVersion(t *testing.T) {
 	}{
 		"nix (Nix) 2.8.0\n":                        {Version{"Nix", 2, 8, 0}, "2.8.0", "show-config", "x.drv"},
 		"nix (Nix) 2.19.3":                         {Version{"Nix", 2, 19, 3}, "2.19.3", "show-config", "x.drv^*"},
+		"nix (Nix) 2.31.2+1":                       {Version{"Nix", 2, 31, 2}, "2.31.2", "config show", "x.drv^*"},
+		"nix (Nix) 2.35.2":                         {Version{"Nix", 2, 35, 2}, "2.35.2", "config show", "x.drv^*"},
 		"nix (Nix) 2.34.8+1":                       {Version{"Nix", 2, 34, 8}, "2.34.8", "config show", "x.drv^*"},
 		"nix (Nix) 2.35.0pre20260901_0a1b2c3":      {Version{"Nix", 2, 35, 0}, "2.35.0", "config show", "x.drv^*"},
 		"nix (Lix, like Nix) 2.93.3":               {Version{"Lix", 2, 93, 3}, "Lix 2.93.3", "show-config", "x.drv^*"},
