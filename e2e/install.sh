@@ -102,14 +102,16 @@ if command -v apt-get >/dev/null 2>&1; then
 		echo "hint: install them by hand; nix may also come from its own installer (2.8 or newer)" >&2
 		exit 1
 	fi
-	case $packages in
-	*docker-registry*)
-		# The package starts a service at every boot; the tests only want the program.
-		if command -v systemctl >/dev/null 2>&1; then
-			$sudo systemctl disable --now docker-registry >"$log" 2>&1 || true # no systemd runs in a container
-		fi
-		;;
-	esac
+	# These packages start a service at every boot; the tests only want the program.
+	for service in docker-registry:docker-registry openssh-server:ssh; do
+		case $packages in
+		*${service%:*}*)
+			if command -v systemctl >/dev/null 2>&1; then
+				$sudo systemctl disable --now "${service#*:}" >"$log" 2>&1 || true # no systemd runs in a container
+			fi
+			;;
+		esac
+	done
 	if ! nix_is_new_enough; then
 		echo "error: $(nix --version) is too old" >&2
 		echo "hint: install Nix 2.8 or newer and put it on PATH" >&2

@@ -20,6 +20,7 @@ func explain(err error) error {
 		document *handoff.DocumentError
 		eval     *nix.EvalError
 		copying  *nix.CopyError
+		remote   *nix.RemoteError
 		command  *nix.CommandError
 		store    *substituter.StoreDirError
 		denied   *substituter.DeniedError
@@ -46,6 +47,10 @@ func explain(err error) error {
 		return f
 	case errors.As(err, &copying):
 		f := action.Fail(action.Failed, err, "check copy-to, and whether the runner can reach it; the images are built, and a new run copies what is left")
+		f.Detail = detail(err)
+		return f
+	case errors.As(err, &remote):
+		f := action.Fail(action.Failed, err, "on this runner, `ssh HOST nix-daemon --version` has to work without a question; NIX_SSHOPTS has ssh's options, and the user there has to be one of Nix's trusted-users")
 		f.Detail = detail(err)
 		return f
 	case errors.As(err, &command):

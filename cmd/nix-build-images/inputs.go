@@ -36,6 +36,7 @@ func readInputs(env *action.Env) (*inputs, error) {
 		MaxJobs:   env.Text("max-jobs"),
 		Cores:     env.Text("cores"),
 		Builders:  env.Text("builders"),
+		Store:     env.Text("remote-store"),
 		LogLines:  env.Int("log-lines"),
 	}}
 	var problems []error
@@ -64,6 +65,9 @@ func readInputs(env *action.Env) (*inputs, error) {
 		if _, err := substituter.LoadNetrc(in.netrc); err != nil {
 			bad(fmt.Errorf("input netrc-file: %w", err), "give the path of a file with lines like: machine cache.example.org login ci password ...")
 		}
+	}
+	if store := in.options.Store; store != "" && !strings.Contains(store, "://") {
+		bad(fmt.Errorf("input remote-store is %q: it is no URL", store), "give a store such as ssh-ng://builder.example.org")
 	}
 	var err error
 	in.copyTo, err = cacheURL(env)

@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/testenv/sshserver"
 	"github.com/flakeship/flakeship/internal/testenv/stories"
 )
 
@@ -37,6 +38,8 @@ func TestStories(t *testing.T) {
 		"killed":     send(syscall.SIGKILL),
 		"empty":      emptyFolder,
 		"filealone":  fileAlone,
+		"sshd":       startSSH,
+		"cut":        cutSSH,
 	})
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -50,6 +53,7 @@ func TestStories(t *testing.T) {
 					return err
 				}
 			}
+			env.Values[sshServer{}] = new(*sshserver.Server)
 			return stories.Setup(env)
 		},
 		Cmds: commands,
@@ -81,6 +85,28 @@ func fileAlone(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	_, err := handoff.WriteFile(ts.MkAbs(args[0]), &plan)
 	ts.Check(err)
+}
+
+// sshServer is the key of a story's other machine.
+type sshServer struct{}
+
+// sshd: the machine on which the story runs now can be reached by ssh from the others, as ssh-ng://$HOST.
+func startSSH(ts *testscript.TestScript, _ bool, _ []string) {
+	var env []string
+	for _, name := range []string{"NIX_CONF_DIR", "NIX_USER_CONF_FILES", "XDG_CACHE_HOME", "HOME", "PATH", "STORE"} {
+		env = append(env, name+"="+ts.Getenv(name))
+	}
+	server, err := sshserver.Start(filepath.Join(ts.Getenv("WORK"), ".ssh"), env)
+	ts.Check(err)
+	ts.Defer(server.Close)
+	ts.Setenv("HOST", server.Host)
+	ts.Setenv("NIX_SSHOPTS", server.Opts)
+	*ts.Value(sshServer{}).(**sshserver.Server) = server
+}
+
+// cut: all lines to the machine with sshd end.
+func cutSSH(ts *testscript.TestScript, _ bool, _ []string) {
+	(*ts.Value(sshServer{}).(**sshserver.Server)).Cut()
 }
 
 // send gives the signal to nix-build-images in the background.

@@ -14,6 +14,7 @@ var spec = action.Spec{
 		{Name: "copy-missing-from", Kind: action.List, Help: "caches that serve what they have to those who fetch from copy-to: such a path is not copied; `none`: everything is", Says: "those of the plan"},
 		{Name: "netrc-file", Help: "path of a netrc file with credentials for private caches", Says: "that of the installed Nix"},
 		{Name: "builders", Help: "remote builders, as in nix.conf", Example: "ssh-ng://builder.example.org aarch64-linux", Says: "those of the installed Nix"},
+		{Name: "remote-store", Help: "store on another machine that builds instead of this one; images are copied here from there", Example: "ssh-ng://builder.example.org", Says: "none"},
 		{Name: "max-jobs", Help: "derivations built at the same time, or `auto`", Says: "that of the installed Nix"},
 		{Name: "cores", Kind: action.Int, Help: "cores one builder may use; 0: all", Says: "those of the installed Nix"},
 		{Name: "keep-going", Kind: action.Bool, Default: "true", Help: "build the others when one fails"},

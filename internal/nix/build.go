@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/flakeship/flakeship/internal/handoff"
@@ -28,6 +29,7 @@ type BuildOptions struct {
 	MaxJobs      string        // number or auto; empty: Nix's setting
 	Cores        string        // number; empty: Nix's setting
 	Builders     string        // remote builders, as in nix.conf; empty: Nix's setting
+	Store        string        // store on another machine that builds instead, such as ssh-ng://host; empty: this one builds
 	Substituters []string      // caches asked besides Nix's own, as far as it lets its user choose
 	TrustedKeys  []string      // keys trusted besides Nix's own, name:base64, likewise
 	LogLines     int           // last lines of a failed builder's output to keep; 0: none
@@ -86,6 +88,8 @@ type build struct {
 	tried map[string]bool // outputs that were to be fetched and could not be
 	again []again         // targets left open because another try may help
 	last  error           // of the last run of Nix
+
+	brought atomic.Int64 // outputs that came from another machine while it built others
 }
 
 // retries are the waits before another try of what failed by chance: a cache that answered with an error, a remote builder that was
@@ -131,28 +135,54 @@ func (b *build) run(ctx context.Context) error {
 
 // realise runs Nix once, or more often when there is more to name than fits a command line.
 func (b *build) realise(ctx context.Context, open []*Built) error {
-	names := make([]string, 0, len(open))
-	for _, t := range open {
-		if b.fetches(t) {
-			names = append(names, t.OutPath)
-		} else {
-			names = append(names, t.DrvPath)
+	var here, there []string
+	var valid map[string]bool
+	if b.o.Store != "" {
+		var err error
+		if valid, err = b.nix.valid(ctx, b.outPaths()); err != nil {
+			return err
 		}
 	}
-	end := b.watch(ctx)
-	defer end()
+	for _, t := range open {
+		switch {
+		case b.fetches(t):
+			here = append(here, t.OutPath)
+		case b.o.Store != "" && !valid[t.OutPath]:
+			there = append(there, t.DrvPath)
+		default:
+			here = append(here, t.DrvPath)
+		}
+	}
 	b.last = nil
+	if len(there) > 0 {
+		if err := b.nix.send(ctx, b.o.Store, there); err != nil {
+			return err
+		}
+	}
+	defer b.watch(ctx)()
+	b.realiseAt(ctx, "", here)
+	if len(there) > 0 && ctx.Err() == nil && (b.last == nil || b.o.KeepGoing) {
+		end := b.bringing(ctx)
+		b.realiseAt(ctx, b.o.Store, there)
+		if err := end(); b.last == nil {
+			b.last = err
+		}
+	}
+	return ctx.Err()
+}
+
+// realiseAt runs Nix for derivations and outputs in a store; empty: that of the installed Nix.
+func (b *build) realiseAt(ctx context.Context, store string, names []string) {
 	for part := range b.nix.parts(names) {
-		_, err := b.nix.run(ctx, b.command(part))
+		_, err := b.nix.run(ctx, b.command(store, part))
 		b.log.end()
 		if b.last == nil {
 			b.last = err
 		}
 		if ctx.Err() != nil || err != nil && !b.o.KeepGoing {
-			break
+			return
 		}
 	}
-	return ctx.Err()
 }
 
 // failedRun returns the error of a run of Nix that says nothing about any target.
@@ -162,7 +192,7 @@ func (b *build) failedRun(ctx context.Context, first bool) error {
 		return b.last
 	}
 	c.Stderr = b.log.said()
-	if first && b.log.idle() && !slices.ContainsFunc(b.open(), b.fetches) {
+	if first && b.log.idle() && !slices.ContainsFunc(b.open(), b.fetches) && !transient.MatchString(b.log.stray()) {
 		return c // nothing started and nothing failed: the store, the daemon or the settings
 	}
 	return nil
@@ -170,16 +200,18 @@ func (b *build) failedRun(ctx context.Context, first bool) error {
 
 // refuseForeign fails the targets that no machine at hand can build, before Nix finds out in the middle of the others.
 func (b *build) refuseForeign() {
-	s := b.nix.Settings
-	if b.o.Builders != "" || s.hasBuilders {
+	if b.o.Store != "" || b.hasBuilders() {
 		return // which systems they have is theirs to say
 	}
+	s := b.nix.Settings
 	for _, t := range b.open() {
 		if !b.fetches(t) && t.System != s.System && !slices.Contains(s.extraPlatforms, t.System) && (t.OutPath == "" || !b.nix.Exists(t.OutPath)) {
 			b.fail(t, t.DrvPath, fmt.Sprintf("it is to be built on %s; this machine is %s, and no remote builder is set up", t.System, s.System))
 		}
 	}
 }
+
+func (b *build) hasBuilders() bool { return b.o.Builders != "" || b.nix.Settings.hasBuilders }
 
 // open are the targets of which nothing is known yet.
 func (b *build) open() []*Built {
@@ -229,8 +261,11 @@ func (b *build) instantiate(ctx context.Context, open []*Built) error {
 	return nil
 }
 
-// command realises derivations and outputs.
-func (b *build) command(names []string) command {
+// command realises derivations and outputs in a store.
+func (b *build) command(store string, names []string) command {
+	if b.o.KeepGoing {
+		store = goingOn(store)
+	}
 	args := []string{"--realise", "--no-gc-warning", "--log-format", "internal-json",
 		// A path that was copied to a cache after Nix had asked for it would stay missing for an hour.
 		"--option", "narinfo-cache-negative-ttl", "0"}
@@ -238,7 +273,7 @@ func (b *build) command(names []string) command {
 		args = append(args, "--keep-going")
 	}
 	for _, option := range [][2]string{
-		{"max-jobs", b.o.MaxJobs}, {"cores", b.o.Cores}, {"builders", b.o.Builders}, {"netrc-file", b.nix.netrc},
+		{"max-jobs", b.o.MaxJobs}, {"cores", b.o.Cores}, {"builders", b.o.Builders}, {"netrc-file", b.nix.netrc}, {"store", store},
 		{"extra-substituters", strings.Join(b.nix.unknownCaches(b.o.Substituters), " ")},
 		{"extra-trusted-public-keys", strings.Join(without(b.o.TrustedKeys, b.nix.Settings.TrustedPublicKeys), " ")},
 	} {
@@ -246,7 +281,7 @@ func (b *build) command(names []string) command {
 			args = append(args, "--option", option[0], option[1])
 		}
 	}
-	return command{program: "nix-store", args: append(args, names...), stderr: b.log}
+	return command{program: "nix-store", args: append(args, names...), stderr: b.log, env: b.nix.unasked()}
 }
 
 // unknownCaches are those of urls that are not among Nix's own, whatever settings these have.

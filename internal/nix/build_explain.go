@@ -25,11 +25,17 @@ func (b *build) explain(ctx context.Context, failed []*Built, more bool) error {
 			requisites = b.graph.requisites(t.DrvPath)
 		}
 		drv, reason, err := b.culprit(ctx, requisites)
+		if b.hasBuilders() && transient.MatchString(b.log.stray()) && strings.HasPrefix(reason, "builder failed with exit code 1") {
+			// All that Nix says of a derivation whose remote builder was lost; the cause it tells before, of nobody in particular.
+			reason = "its remote builder was lost, or failed: " + b.log.stray()
+		}
 		switch {
 		case err != nil:
 			return err
 		case drv != "" && more && transient.MatchString(reason):
 			b.again = append(b.again, again{t, drv, reason})
+		case drv == "" && more && transient.MatchString(b.log.stray()): // the connection to all of them
+			b.again = append(b.again, again{Built: t, reason: b.log.stray()})
 		case drv != "":
 			b.fail(t, drv, reason)
 		}

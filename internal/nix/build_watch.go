@@ -75,7 +75,7 @@ func (w *watch) look(ctx context.Context) {
 		}
 	}
 	running = w.b.log.running()
-	ended := w.b.log.ended()
+	ended := w.b.log.ended() + w.b.brought.Load()
 	if ended == w.seen {
 		return
 	}

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/flakeship/flakeship/internal/narinfo"
 	"github.com/flakeship/flakeship/internal/storepath"
@@ -49,9 +48,7 @@ func (n *Nix) PathInfo(ctx context.Context, store string, paths []storepath.Path
 		for _, p := range some {
 			args = append(args, dir.Join(p))
 		}
-		// A question by ssh, such as for a password, would wait for ever.
-		batch := "NIX_SSHOPTS=" + strings.TrimSpace(n.getenv("NIX_SSHOPTS")+" -o BatchMode=yes -o ConnectTimeout=15")
-		text, err := n.run(ctx, command{args: args, env: []string{batch}, stderr: io.Discard})
+		text, err := n.run(ctx, command{args: args, env: n.unasked(), stderr: io.Discard})
 		if err != nil {
 			return nil, err
 		}
