@@ -219,12 +219,14 @@ func TestCosignAcceptsWhatIsSigned(t *testing.T) {
 				t.Errorf("the provenance lacks %s:\n%s", part, provenance)
 			}
 		}
+		checkProvenance(t, provenance)
 		sbom := w.attested(public, reference, "spdxjson")
 		for _, part := range []string{`"SPDX-2.3"`, libPath, `"name":"openssl"`, `"versionInfo":"3.0.1"`, strings.Repeat("cd", 32), `"DEPENDS_ON"`} {
 			if !strings.Contains(sbom, part) {
 				t.Errorf("the SBOM lacks %s:\n%s", part, sbom)
 			}
 		}
+		checkSPDX(t, sbom, 3)
 		if _, err := w.verify(stranger, reference, "spdxjson"); err == nil {
 			t.Error("cosign verify-attestation accepts another key")
 		}
