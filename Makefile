@@ -48,6 +48,7 @@ e2e:
 	@e2e/install.sh test
 	@cd e2e && go run ./cmd/build
 	cd e2e && go test -count=1 -timeout 20m $$($(e2e_packages))
+	cd e2e/kstatus && go test -count=1 ./...
 
 lint:
 	@e2e/install.sh test
