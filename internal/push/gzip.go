@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/flate"
@@ -24,8 +25,8 @@ type gzipWriter struct {
 	level  int
 	blocks chan struct{} // bounds the blocks in memory, of all layers together
 
-	block   []byte // not compressed yet
-	memory  []byte // the end of the block before
+	part    *gzipPart // not compressed yet; nil: no bytes of it came
+	memory  []byte    // the end of the block before
 	crc     uint32
 	size    uint32
 	pending chan *gzipPart // in the order of the tar
@@ -36,9 +37,20 @@ type gzipWriter struct {
 }
 
 type gzipPart struct {
-	done chan struct{}
-	out  bytes.Buffer
-	err  error
+	done  chan struct{}
+	block []byte
+	out   bytes.Buffer
+	err   error
+}
+
+// parts keeps what holds a block for later ones.
+var parts = sync.Pool{New: func() any { return &gzipPart{block: make([]byte, 0, gzipBlock)} }}
+
+func newPart() *gzipPart {
+	p := parts.Get().(*gzipPart)
+	p.done, p.block, p.err = make(chan struct{}), p.block[:0], nil
+	p.out.Reset()
+	return p
 }
 
 // newGzip returns a writer whose blocks hold one of the slots each.
@@ -53,12 +65,12 @@ func (g *gzipWriter) Write(p []byte) (int, error) {
 		if err := g.failed(); err != nil {
 			return 0, err
 		}
-		if g.block == nil {
-			g.block = make([]byte, 0, gzipBlock)
+		if g.part == nil {
+			g.part = newPart()
 		}
-		k := min(len(p), gzipBlock-len(g.block))
-		g.block, p = append(g.block, p[:k]...), p[k:]
-		if len(g.block) < gzipBlock {
+		k := min(len(p), gzipBlock-len(g.part.block))
+		g.part.block, p = append(g.part.block, p[:k]...), p[k:]
+		if len(g.part.block) < gzipBlock {
 			return n, nil
 		}
 		g.submit(false)
@@ -67,6 +79,9 @@ func (g *gzipWriter) Write(p []byte) (int, error) {
 
 // Close writes what is left. It must be called, also after an error.
 func (g *gzipWriter) Close() error {
+	if g.part == nil {
+		g.part = newPart()
+	}
 	g.submit(true)
 	close(g.pending)
 	<-g.written
@@ -80,16 +95,15 @@ func (g *gzipWriter) Close() error {
 
 // submit lets a block be compressed.
 func (g *gzipWriter) submit(last bool) {
-	block, memory := g.block, g.memory
-	g.block, g.memory = nil, block[max(0, len(block)-gzipMemory):]
-	g.crc = crc32.Update(g.crc, crc32.IEEETable, block)
-	g.size += uint32(len(block))
-	part := &gzipPart{done: make(chan struct{})}
+	part, memory := g.part, g.memory
+	g.part, g.memory = nil, slices.Clone(part.block[max(0, len(part.block)-gzipMemory):])
+	g.crc = crc32.Update(g.crc, crc32.IEEETable, part.block)
+	g.size += uint32(len(part.block))
 	g.blocks <- struct{}{}
 	g.pending <- part
 	go func() {
 		defer close(part.done)
-		part.err = deflate(&part.out, g.level, block, memory, last)
+		part.err = deflate(&part.out, g.level, part.block, memory, last)
 	}()
 }
 
@@ -130,6 +144,7 @@ func (g *gzipWriter) writeParts() {
 			_, err := g.w.Write(part.out.Bytes())
 			g.fail(err)
 		}
+		parts.Put(part)
 		<-g.blocks
 	}
 }
