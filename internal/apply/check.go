@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -196,6 +197,9 @@ func (a *applier) awaited(it *item, reason cluster.Diagnosis) string {
 }
 
 func hint(reason cluster.Diagnosis) string {
+	if name := reason.Webhook(); name != "" {
+		return fmt.Sprintf("the webhook %s of the cluster does not answer: whoever runs it has to mend it, or its configuration has to go", name)
+	}
 	if reason.Class == cluster.Absent && strings.HasPrefix(reason.Text, "namespaces ") {
 		return "create the namespace, add a Namespace object to the manifests, or set the input namespace"
 	}

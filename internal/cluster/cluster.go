@@ -45,6 +45,9 @@ func Open(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.As != "" {
+		config.Impersonate = rest.ImpersonationConfig{UserName: o.As, Groups: o.AsGroups}
+	}
 	config.QPS = -1
 	config.UserAgent = o.UserAgent
 	config.WarningHandlerWithContext = &warnings{report: o.Warn}
@@ -56,6 +59,9 @@ func Open(o Options) (*Cluster, error) {
 			option = "ca"
 		}
 		return nil, &OptionError{option, err}
+	}
+	if config.BearerTokenFile != "" || config.ExecProvider != nil {
+		client.Transport = &refresh{client.Transport, config.BearerTokenFile}
 	}
 	c := &Cluster{Namespace: "default", Secrets: secrets}
 	if namespace != "" {

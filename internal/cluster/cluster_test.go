@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -109,6 +110,9 @@ func TestOpenProblems(t *testing.T) {
 		{Options{Kubeconfig: kubeconfigText, Context: "c"}, `context: the kubeconfig has no context "c"`},
 		{Options{Kubeconfig: kubeconfigText, Server: "https://x"}, "server: it takes the place of a kubeconfig: give one of the two"},
 		{Options{Server: "https://x", CA: "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"}, "ca: unable to load root certificates: unable to parse bytes as PEM block"},
+		{Options{Server: "https://x", Token: "a", TokenFile: "b"}, "token-file: it takes the place of token: give one of the two"},
+		{Options{Server: "https://x", TokenFile: "gone"}, "token-file: open gone: no such file or directory"},
+		{Options{Server: "https://x", AsGroups: []string{"g"}}, "as-groups: it belongs to as, which is not given"},
 		{Options{Server: "https://x", CA: "gone"}, "ca: open gone: no such file or directory"},
 	}
 	for _, tt := range tests {
@@ -194,5 +198,66 @@ func TestWarnings(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"v1beta1 is deprecated"}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Credentials that were renewed while the run goes on are used at once, whoever renews them; who acts as another says so.
+func TestRenewedCredentials(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "token")
+	write := func(token string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	valid := "one"
+	var bodies []string
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.Header.Get("Authorization") != "Bearer "+valid || r.Header.Get("Impersonate-User") != "somebody" || r.Header.Get("Impersonate-Group") != "group" {
+			fail(w, 401, "Unauthorized", "no")
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		bodies = append(bodies, string(body))
+		fmt.Fprint(w, `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}}`)
+	}))
+	t.Cleanup(server.Close)
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	plugin := fmt.Sprintf(`apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %s}}]
+users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh,
+  args: [-c, 'echo "{\"kind\":\"ExecCredential\",\"apiVersion\":\"client.authentication.k8s.io/v1\",\"status\":{\"token\":\"$(cat %s)\"}}"']}}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+`, server.URL, base64.StdEncoding.EncodeToString([]byte(ca)), file)
+	for name, o := range map[string]Options{"file": {Server: server.URL, CA: ca, TokenFile: file}, "plugin": {Kubeconfig: plugin}} {
+		valid, bodies = "one", nil
+		write("one")
+		o.Getenv, o.As, o.AsGroups = os.Getenv, "somebody", []string{"group"}
+		c, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		patch := func() error {
+			_, err := c.Dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace("x").Patch(context.Background(), "a", types.ApplyPatchType, []byte("{}"), metav1.PatchOptions{})
+			return err
+		}
+		if err := patch(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		valid = "two"
+		if err := patch(); Diagnose(err).Class != Credentials {
+			t.Errorf("%s: with an old token: %v", name, err)
+		}
+		write("two")
+		if err := patch(); err != nil {
+			t.Errorf("%s: with a new token: %v", name, err)
+		}
+		if diff := cmp.Diff([]string{"{}", "{}"}, bodies); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
 	}
 }

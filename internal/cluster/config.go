@@ -21,6 +21,11 @@ type Options struct {
 	CA     string // PEM text, or the path of a file with it; empty: the system's
 	Token  string // bearer token; with a kubeconfig it takes the place of the user's credentials
 
+	TokenFile string // file with a bearer token that is renewed there; instead of Token
+
+	As       string   // user to act as; empty: as whoever the credentials belong to
+	AsGroups []string // and its groups
+
 	Kubeconfig string // path, or the content itself, plain or in base64
 	Context    string // of the kubeconfig; empty: its current one
 
@@ -45,6 +50,9 @@ func (e *OptionError) Unwrap() error { return e.Err }
 // load reads the options and returns how to connect, the default namespace, and the secrets that were found in a
 // kubeconfig given as content.
 func load(o Options) (config *rest.Config, namespace string, secrets []string, err error) {
+	if err := checkToken(o); err != nil {
+		return nil, "", nil, err
+	}
 	switch {
 	case o.Server != "" && (o.Kubeconfig != "" || o.Context != ""):
 		return nil, "", nil, &OptionError{"server", errors.New("it takes the place of a kubeconfig: give one of the two")}
@@ -53,7 +61,7 @@ func load(o Options) (config *rest.Config, namespace string, secrets []string, e
 		if err != nil {
 			return nil, "", nil, &OptionError{"ca", err}
 		}
-		config := &rest.Config{Host: o.Server, BearerToken: o.Token, TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
+		config := &rest.Config{Host: o.Server, BearerToken: o.Token, BearerTokenFile: o.TokenFile, TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
 		if _, _, err := rest.DefaultServerUrlFor(config); err != nil {
 			return nil, "", nil, &OptionError{"server", err}
 		}
@@ -87,11 +95,26 @@ func load(o Options) (config *rest.Config, namespace string, secrets []string, e
 	} else if err != nil {
 		return nil, "", nil, fmt.Errorf("service account of this pod: %w", err)
 	}
-	if o.Token != "" {
-		config.BearerToken, config.BearerTokenFile = o.Token, ""
+	if o.Token != "" || o.TokenFile != "" {
+		config.BearerToken, config.BearerTokenFile = o.Token, o.TokenFile
 	}
 	text, _ := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace") // absent: "default"
 	return config, strings.TrimSpace(string(text)), nil, nil
+}
+
+// checkToken finds what is wrong with who is to speak.
+func checkToken(o Options) error {
+	switch {
+	case o.Token != "" && o.TokenFile != "":
+		return &OptionError{"token-file", errors.New("it takes the place of token: give one of the two")}
+	case o.As == "" && len(o.AsGroups) > 0:
+		return &OptionError{"as-groups", errors.New("it belongs to as, which is not given")}
+	case o.TokenFile != "":
+		if _, err := os.ReadFile(o.TokenFile); err != nil {
+			return &OptionError{"token-file", err}
+		}
+	}
+	return nil
 }
 
 func fromKubeconfig(raw *api.Config, o Options) (*rest.Config, string, error) {
@@ -102,14 +125,15 @@ func fromKubeconfig(raw *api.Config, o Options) (*rest.Config, string, error) {
 		return nil, "", &OptionError{"context", fmt.Errorf("the kubeconfig has no context %q", name)}
 	}
 	overrides := &clientcmd.ConfigOverrides{}
-	overrides.AuthInfo.Token = o.Token
+	overrides.AuthInfo.Token, overrides.AuthInfo.TokenFile = o.Token, o.TokenFile
 	client := clientcmd.NewNonInteractiveClientConfig(*raw, o.Context, overrides, nil)
 	config, err := client.ClientConfig()
 	if err != nil {
 		return nil, "", &OptionError{"kubeconfig", err}
 	}
-	if o.Token != "" { // a client certificate would win over it
+	if o.Token != "" || o.TokenFile != "" { // a client certificate would win over it, and so would a plugin
 		config.CertData, config.KeyData, config.CertFile, config.KeyFile = nil, nil, "", ""
+		config.ExecProvider = nil
 	}
 	namespace, _, err := client.Namespace()
 	if err != nil {

@@ -63,6 +63,17 @@ func (r Right) String() string {
 	return s + " (cluster-wide)"
 }
 
+// failedWebhook names the webhook that did not answer.
+var failedWebhook = regexp.MustCompile(`failed calling webhook "([^"]*)"`)
+
+// Webhook is the name of the admission webhook whose silence failed the request; empty: that was not the cause.
+func (d Diagnosis) Webhook() string {
+	if m := failedWebhook.FindStringSubmatch(d.Text); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
 // FieldConflict is one field that somebody else owns with another value.
 type FieldConflict struct {
 	Field       string // e.g. .spec.replicas
@@ -195,7 +206,8 @@ func transient(err error) bool {
 		return false
 	}
 	return utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) || utilnet.IsHTTP2ConnectionLost(err) ||
-		utilnet.IsConnectionRefused(err) || strings.Contains(err.Error(), "GOAWAY")
+		utilnet.IsConnectionRefused(err) || strings.Contains(err.Error(), "GOAWAY") ||
+		strings.Contains(err.Error(), "unexpected error when reading response body") // client-go's words for a server that dies while it answers
 }
 
 // Retry calls do until it succeeds, fails for good, or has failed for about ten seconds: long enough for a webhook's pod or
