@@ -327,9 +327,9 @@ func TestKilledThenConverges(t *testing.T) {
 		cmd.Wait()
 	}
 	last := deploy(t, manifests)
-	last.wants(t, 0, "rollouts: 10 ready")
+	last.wants(t, 0, "rollouts: 11 ready")
 	if len(last.result.Objects) != 73 {
 		t.Errorf("%d objects", len(last.result.Objects))
 	}
-	deploy(t, manifests).wants(t, 0, "deployed: 73 unchanged; rollouts: 10 ready")
+	deploy(t, manifests).wants(t, 0, "deployed: 73 unchanged; rollouts: 11 ready")
 }
