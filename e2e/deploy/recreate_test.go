@@ -129,3 +129,30 @@ func TestBeingDeleted(t *testing.T) {
 	deploy(t, held).wants(t, 1, "it is being deleted", "example.org/hold")
 	deploy(t, manifest, "--conflicts", "force").wants(t, 1, "it is being deleted")
 }
+
+// A namespace that is on its way out takes nothing new, and is not applied to itself.
+func TestNamespaceTerminating(t *testing.T) {
+	ns := namespace(t)
+	held := strings.Replace(fmt.Sprintf(configMap, "held", ns, "1"), "namespace: "+ns, "namespace: "+ns+", finalizers: [example.org/hold]", 1)
+	deploy(t, held).wants(t, 0)
+	if err := at(t, "v1", "namespaces", "").Delete(t.Context(), ns, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of the namespace", func() bool { return get(t, "v1", "configmaps", ns, "held").GetDeletionTimestamp() != nil })
+	deploy(t, fmt.Sprintf(configMap, "a", ns, "1"), "--prune=false").wants(t, 1, "because it is being terminated", "nothing was applied")
+	deploy(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+ns+"}\n", "--prune=false").wants(t, 1, "Namespace/"+ns+": it is being deleted", "nothing was applied")
+}
+
+// Lists whose elements have keys may name each only once, and whoever does so twice is shown where.
+func TestDuplicateKeys(t *testing.T) {
+	ns := namespace(t)
+	for part, want := range map[string]string{
+		"ports: [{containerPort: 53}, {containerPort: 53}]":         `duplicate entries for key [containerPort=53,protocol="TCP"]`,
+		"env: [{name: A, value: x}, {name: A, value: y}]":           `duplicate entries for key [name="A"]`,
+		"ports: [{containerPort: 53}], ports: [{containerPort: 5}]": "is given twice",
+	} {
+		deploy(t, strings.Replace(deployment("web", ns, "web:1"), "image: 'web:1'", "image: 'web:1', "+part, 1)).wants(t, 2, "m.yaml:", want)
+	}
+	// One port for two protocols are two keys.
+	deploy(t, strings.Replace(deployment("web", ns, "web:1"), "image: 'web:1'", "image: 'web:1', ports: [{containerPort: 53}, {containerPort: 53, protocol: UDP}]", 1)).wants(t, 0)
+}

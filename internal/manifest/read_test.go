@@ -106,3 +106,51 @@ func TestReadStdinEndsWithContext(t *testing.T) {
 		t.Errorf("Read: %v, want %v", err, context.Canceled)
 	}
 }
+
+// What kubenix and nixidy build is read from its store path, and from a link to it: a List in one JSON file, and a folder for each
+// application whose files are links into the store.
+func TestReadStorePaths(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o444); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(to, path string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(to, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const kubenix, nixidy = "store/0i3x2q5h9n1c8v7b6m4k0j2h1g3f5d7s-kubenix-generated.json", "store/1zq0w9v8s7r6p5n4m3l2k1j0i9h8g7f6-nixidy-environment-prod"
+	write(kubenix, `{"apiVersion":"v1","items":[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"annotations":{"kubenix/project-name":"kubenix"},"name":"a"}},`+
+		`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"b"}}],"kind":"List","labels":{"kubenix/hash":"0123"}}`)
+	write("store/2x-ConfigMap-c.yaml", fmt.Sprintf(cm, "c"))
+	link("../../2x-ConfigMap-c.yaml", nixidy+"/web/ConfigMap-c.yaml")
+	write(nixidy+"/apps/Application-web.yaml", "apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: web, namespace: argocd}\n")
+	link(kubenix, "result")
+	link(nixidy, "result-1")
+	wantList := []string{":1 ConfigMap/a", ":1 Deployment/b"}
+	wantTree := []string{"/apps/Application-web.yaml:1 Application/argocd/web", "/web/ConfigMap-c.yaml:1 ConfigMap/c"}
+	for input, want := range map[string][]string{kubenix: wantList, "result": wantList, nixidy: wantTree, "result-1": wantTree} {
+		objects, err := Read(context.Background(), []string{input}, nil)
+		if err != nil {
+			t.Errorf("%s: %v", input, err)
+			continue
+		}
+		got := outline(objects)
+		for i := range got {
+			got[i] = strings.TrimPrefix(got[i], input)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", input, diff)
+		}
+	}
+}
