@@ -79,7 +79,8 @@ func (r *report) write(result *handoff.PushResult, took time.Duration) error {
 	} else {
 		closing += fmt.Sprintf("; %s sent", action.Size(sent))
 	}
-	if len(result.Images) > 0 {
+	// A runner folds it; elsewhere it is left out when there is nothing to tell.
+	if len(result.Images) > 0 && (r.env.InRunner() || counts[handoff.PushUnchanged] < len(result.Images)) {
 		end := r.env.Group("images")
 		r.env.Infof("%s", r.table(result))
 		end()
