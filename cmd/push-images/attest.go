@@ -83,7 +83,7 @@ func readKey(env *action.Env) (*attest.Key, error) {
 // attachments says what is to be beside a manifest.
 func (a *attester) attachments(_ context.Context, s push.Subject) ([]push.Attachment, error) {
 	var all []push.Attachment
-	subject := attest.Subject{Repository: s.Repository, Digest: s.Digest}
+	subject := attest.Subject{Repository: strings.TrimPrefix(s.Repository, layoutHost+"/"), Digest: s.Digest}
 	if a.key != nil {
 		all = append(all, push.Attachment{
 			Kind: "sig", ArtifactType: "application/vnd.dev.cosign.artifact.sig.v1+json", Entries: []push.Entry{a.signature(subject, s)},
