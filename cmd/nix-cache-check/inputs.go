@@ -159,13 +159,16 @@ func evalOptions(env *action.Env) (nix.EvalOptions, error) {
 	return o, nil
 }
 
+// lookups is how many tags are looked up at the same time. Small registries do not like more than a few writers; this only reads.
+const lookups = 32
+
 // openRegistry returns a client for the inputs' credentials, hosts and certificates.
 func openRegistry(env *action.Env) (*registry.Client, error) {
 	username, password := env.Text("registry-username"), env.Text("registry-password")
 	if (username == "") != (password == "") {
 		return nil, errors.New("registry-username and registry-password are given both or not at all")
 	}
-	base := transport.Pool(registry.DefaultJobs)
+	base := transport.Pool(lookups)
 	if file := env.Text("ca-file"); file != "" {
 		pool, err := transport.Certificates(file)
 		if err != nil {
@@ -176,6 +179,7 @@ func openRegistry(env *action.Env) (*registry.Client, error) {
 	return registry.Open(registry.Options{
 		Username: username,
 		Password: password,
+		Jobs:     lookups,
 		Transport: transport.New(transport.Options{
 			UserAgent: userAgent(),
 			Base:      base,
