@@ -19,7 +19,7 @@ import (
 	"github.com/flakeship/flakeship/internal/testenv/nixstore"
 )
 
-var checkPath, gatewayPath string
+var checkPath, buildPath, gatewayPath string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -36,11 +36,11 @@ func run(m *testing.M) int {
 	if err != nil {
 		log.Fatal(err)
 	}
-	checkPath = filepath.Join(dir, "nix-cache-check")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", checkPath, "./cmd/nix-cache-check")
+	checkPath, buildPath = filepath.Join(dir, "nix-cache-check"), filepath.Join(dir, "nix-build-images")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir, "./cmd/nix-cache-check", "./cmd/nix-build-images")
 	cmd.Dir = filepath.Dir(root)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		log.Fatalf("build nix-cache-check: %v\n%s", err, out)
+		log.Fatalf("build the actions: %v\n%s", err, out)
 	}
 	return m.Run()
 }
@@ -71,8 +71,8 @@ func newWorld(t *testing.T) *world {
 	w.runner = nixstore.New(t)
 	w.flake = nixstore.Flake(t, filepath.Join(w.dir, "repo"), map[string]string{
 		"lib": `mk "lib" "echo lib > $out" { }`,
-		"api": `image "api" "echo ${self.packages.${system}.lib} > $out" { }`,
-		"web": `image "web" "echo web > $out" { }`,
+		"api": `image "api" "echo '{\"version\": 1, \"layers\": [], \"arch\": \"amd64\", \"image-config\": {\"Cmd\": [\"${self.packages.${system}.lib}\"]}}' > $out" { }`,
+		"web": `image "web" "echo '{\"version\": 1, \"layers\": [], \"arch\": \"amd64\"}' > $out" { }`,
 	})
 	w.builder.Nix(t, "build", "--no-link", w.flake+"#api")
 	return w
@@ -81,10 +81,19 @@ func newWorld(t *testing.T) *world {
 // check runs nix-cache-check against a cache, with variables added to the environment, and returns its exit code and log.
 func (w *world) check(cache string, env ...string) (code int, said string) {
 	w.t.Helper()
+	return w.run(env, checkPath, "--flake", w.flake, "--substituters", cache, "--trusted-public-keys", w.key, "--out", w.plan())
+}
+
+func (w *world) plan() string { return filepath.Join(w.dir, "plan.json") }
+
+// run runs an action on the runner.
+func (w *world) run(env []string, path string, args ...string) (code int, said string) {
+	w.t.Helper()
 	ctx, stop := context.WithTimeout(w.t.Context(), 5*time.Minute)
 	defer stop()
-	cmd := exec.CommandContext(ctx, checkPath, "--flake", w.flake, "--substituters", cache, "--trusted-public-keys", w.key, "--out", filepath.Join(w.dir, "plan.json"))
-	cmd.Env = slices.DeleteFunc(append(w.runner.Env, "GITHUB_OUTPUT=", "GITHUB_STEP_SUMMARY=", "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "AWS_EC2_METADATA_DISABLED=true"),
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = slices.DeleteFunc(append(w.runner.Env, "GITHUB_OUTPUT=", "GITHUB_STEP_SUMMARY=", "RUNNER_TEMP="+w.dir, "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1",
+		"AWS_EC2_METADATA_DISABLED=true"),
 		func(kv string) bool {
 			return strings.HasPrefix(kv, "AWS_ACCESS") || strings.HasPrefix(kv, "AWS_SECRET") || strings.HasPrefix(kv, "AWS_PROFILE")
 		})

@@ -61,6 +61,16 @@ func TestS3(t *testing.T) {
 	put(t, "http://"+endpoint+"/cache?policy=", []byte(policy))
 	code, said = w.check(cache)
 	w.expect("a public bucket", code, said, 0, cached...)
+
+	// What is missing is built and copied there, signed; the next run finds it.
+	code, said = w.check(cache, keys...)
+	w.expect("before the copy", code, said, 0, cached...)
+	code, said = w.run(nil, buildPath, "--plan", w.plan(), "--copy-to", cache, "--signing-key-file", w.secret)
+	w.expect("a copy without keys", code, said, 3, `error: .*403 Forbidden`)
+	code, said = w.run(keys, buildPath, "--plan", w.plan(), "--copy-to", cache, "--signing-key-file", w.secret)
+	w.expect("a copy", code, said, 0)
+	code, said = w.check(cache, keys...)
+	w.expect("after the copy", code, said, 0, `^api +cached`, `^web +cached +s3://cache`)
 }
 
 // put writes to the server as its owner.
