@@ -87,6 +87,10 @@ func loadPush(text string, push *handoff.PushResult) error {
 	if err := handoff.Load(text, push); err != nil {
 		return explainDocument(err)
 	}
+	if missing := handoff.MissingParts(push.Parts); push.Complete && len(missing) > 0 {
+		return action.Fail(action.Conflict, fmt.Errorf("the push result lacks a part of the plan: %s", strings.Join(missing, ", ")),
+			"join the results of all parts with the input push-result of push-images, and give what comes of it")
+	}
 	if push.Complete {
 		return nil
 	}

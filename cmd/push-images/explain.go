@@ -82,17 +82,22 @@ func kind(err *push.ImageError) string {
 	return "image " + err.Name
 }
 
-// explainShards is the error of a push that lacks parts of a plan.
-func explainShards(missing []string) error {
-	if len(missing) == 0 {
+// explainParts speaks of the parts of a plan that are not here. One part alone is what a job that builds one pushes; of several, the
+// others were to be there as well.
+func explainParts(env *action.Env, in inputs) error {
+	if len(in.missing) == 0 {
 		return nil
 	}
-	what := "a shard is missing"
-	if len(missing) > 1 {
-		what = fmt.Sprintf("%d shards are missing", len(missing))
+	if len(in.parts) == 1 {
+		env.Infof("part %d/%d of the plan: join what the jobs for all parts pushed with the input push-result, then deploy", in.parts[0].Shard, in.parts[0].Shards)
+		return nil
 	}
-	return action.Fail(action.Failed, fmt.Errorf("%s: no BuildResult is of %s", what, strings.Join(missing, ", ")),
-		"run nix-build-images with shard: %s and give its build-result as well; what is here was pushed", missing[0])
+	what := "a part of the plan is missing"
+	if len(in.missing) > 1 {
+		what = fmt.Sprintf("%d parts of the plan are missing", len(in.missing))
+	}
+	return action.Fail(action.Failed, fmt.Errorf("%s: %s", what, strings.Join(in.missing, ", ")),
+		"run nix-build-images with shard: %s and push-images after it, and give the result as well; what is here was pushed", in.missing[0])
 }
 
 // explain gives an error its exit code and its hint. The end of the context is left to action.Main.

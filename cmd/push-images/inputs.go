@@ -23,8 +23,9 @@ import (
 // inputs are what the step was given.
 type inputs struct {
 	commit   string
-	previous []string // digests of the BuildResults
-	missing  []string // shards that no BuildResult is of
+	previous []string       // digests of the BuildResults
+	parts    []handoff.Part // of plans that were cut into several
+	missing  []string       // parts that are not among them
 	images   []push.Image
 	options  push.Options
 	partial  bool // a PushResult that is joined lacks something
@@ -49,7 +50,7 @@ func readInputs(env *action.Env) (inputs, error) {
 		in.commit = r.Commit
 		in.previous = append(in.previous, r.Digest)
 	}
-	in.missing = handoff.MissingShards(results)
+	in.parts = handoff.Parts(results)
 	in.images, err = builtImages(results)
 	bad(err, "give BuildResults of different systems or shards, each once")
 	for _, line := range env.List("image") {
@@ -62,7 +63,9 @@ func readInputs(env *action.Env) (inputs, error) {
 	for _, r := range joined {
 		in.commit = r.Commit
 		in.previous = append(in.previous, r.Digest)
+		in.parts = append(in.parts, r.Parts...)
 	}
+	in.missing = handoff.MissingParts(in.parts)
 	if len(joined) > 0 && len(results) > 0 {
 		bad(errors.New("both build-result and push-result are given"), "push what was built in one job for each system, and join their push-results in another")
 	}

@@ -32,7 +32,8 @@ func run(ctx context.Context, env *action.Env) error {
 	result := &handoff.PushResult{
 		Header:   handoff.Header{Commit: in.commit, Previous: in.previous},
 		Registry: in.options.Registry,
-		Complete: pushErr == nil && len(in.missing) == 0 && !in.partial && !in.dryRun && !in.alone,
+		Complete: pushErr == nil && !in.partial && !in.dryRun && !in.alone,
+		Parts:    in.parts,
 		DryRun:   in.dryRun,
 		Images:   pushed,
 	}
@@ -49,5 +50,5 @@ func run(ctx context.Context, env *action.Env) error {
 		pushErr = action.Fail(action.Failed, errors.New("a PushResult that is joined is not complete"),
 			"see what the jobs that pushed say; what is there was joined, the tags stay where they were")
 	}
-	return errors.Join(explainPush(env, pushErr), explainShards(in.missing), report.write(result, time.Since(start)))
+	return errors.Join(explainPush(env, pushErr), explainParts(env, in), report.write(result, time.Since(start)))
 }

@@ -111,6 +111,7 @@ func TestThreeRuns(t *testing.T) {
 			}
 
 			t.Run("one by one", func(t *testing.T) { testOneByOne(t, p, r) })
+			t.Run("shards", func(t *testing.T) { testShards(t, p, r) })
 			if r == runner.Gitea {
 				t.Run("from a git server", func(t *testing.T) { testFromGitServer(t, p) })
 				t.Run("pull", func(t *testing.T) { testPull(t, p, third.Push) })
@@ -118,6 +119,47 @@ func TestThreeRuns(t *testing.T) {
 				t.Run("killed deploy", func(t *testing.T) { testKilledDeploy(t, p, third) })
 			}
 		})
+	}
+}
+
+// testShards builds and pushes in two jobs, each its part of the plan, and deploys what both have pushed.
+func testShards(t *testing.T, p *pipeline.Pipeline, r runner.Runner) {
+	text, err := os.ReadFile("testdata/shards.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ship := p.Workflow
+	p.Workflow = ".gitea/workflows/shards.yaml"
+	defer func() { p.Workflow = ship }()
+	if err := p.Write(p.Workflow, string(text)); err != nil {
+		t.Fatal(err)
+	}
+	for _, edit := range [][3]string{{"services/web/www/index.html", "</h1>", "!</h1>"}, {"services/migrate/migrations/0001-products.sql", "CREATE TABLE", "Create table"}} {
+		if err := p.Edit(edit[0], edit[1], edit[2]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := shipOnce(t, p, r)
+	joined := new(handoff.PushResult)
+	if err := handoff.Load(run.Outputs["join"]["push-result-json"], joined); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, image := range joined.Images {
+		all = append(all, image.Name)
+	}
+	if diff := cmp.Diff(images, all); diff != "" || !joined.Complete {
+		t.Errorf("images of the joined result, complete is %v (-want +got):\n%s", joined.Complete, diff)
+	}
+	checkCluster(t, p, joined)
+	parts := map[int]int{}
+	for _, image := range run.Plan.Images {
+		if image.Build {
+			parts[max(image.Shard, 1)]++
+		}
+	}
+	if diff := cmp.Diff(map[int]int{1: 1, 2: 1}, parts); diff != "" {
+		t.Errorf("images to build in each part: %s", diff)
 	}
 }
 

@@ -1,5 +1,7 @@
 package handoff
 
+import "strings"
+
 // Family is how a Nix library writes its images to disk.
 type Family string
 
@@ -169,6 +171,23 @@ type BuildResult struct {
 
 func (*BuildResult) kind() Kind { return KindBuildResult }
 
+// Part is one part of a plan that was cut into several.
+type Part struct {
+	Plan   string `json:"plan"`   // digest of the plan
+	Shard  int    `json:"shard"`  // from 1
+	Shards int    `json:"shards"` // how many there are
+}
+
+// Parts are the parts of plans that build results are of; none when no plan was cut.
+func Parts(results []*BuildResult) (parts []Part) {
+	for _, r := range results {
+		if r.Shards > 1 {
+			parts = append(parts, Part{strings.Join(r.Previous, " "), r.Shard, r.Shards})
+		}
+	}
+	return parts
+}
+
 // Store says where store paths are found on disk.
 type Store struct {
 	Dir  string `json:"dir"`            // logical: /nix/store
@@ -228,6 +247,7 @@ type PushResult struct {
 	Header
 	Registry string        `json:"registry"`         // prefix, e.g. registry.example.org/team
 	Complete bool          `json:"complete"`         // every image of the build results is in the registry
+	Parts    []Part        `json:"parts,omitempty"`  // of which plans, when those were cut; deploy-manifests wants all of a plan
 	DryRun   bool          `json:"dryRun,omitempty"` // it is what the registry would have: nothing was written
 	Images   []PushedImage `json:"images"`           // sorted by name
 }

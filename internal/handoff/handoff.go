@@ -228,22 +228,18 @@ func SameSource[D Document](results []D) error {
 	return nil
 }
 
-// MissingShards returns the parts of plans, as "2/4", that results have none of although they have others of the same plan.
-func MissingShards(results []*BuildResult) []string {
-	type part struct {
-		plan  string
-		shard int
-	}
-	have := map[part]bool{}
-	for _, r := range results {
-		have[part{strings.Join(r.Previous, " "), r.Shard}] = true
+// MissingParts returns the parts, as "2/4", that are not among those of the same plan.
+func MissingParts(parts []Part) []string {
+	have := map[Part]bool{}
+	for _, p := range parts {
+		have[p] = true
 	}
 	var missing []string
-	for _, r := range results {
-		for shard := 1; shard <= r.Shards; shard++ {
-			if p := (part{strings.Join(r.Previous, " "), shard}); !have[p] {
-				have[p] = true // named once
-				missing = append(missing, fmt.Sprintf("%d/%d", shard, r.Shards))
+	for _, p := range parts {
+		for shard := 1; shard <= p.Shards; shard++ {
+			if other := (Part{p.Plan, shard, p.Shards}); !have[other] {
+				have[other] = true // named once
+				missing = append(missing, fmt.Sprintf("%d/%d", shard, p.Shards))
 			}
 		}
 	}
