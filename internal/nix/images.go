@@ -38,6 +38,7 @@ type Evaluation struct {
 	readOnly bool   // it could be made without writing to the store
 	failed   bool   // not all of it could be made
 	reuse    *reuse // nil: it may not be kept
+	embed    []string
 }
 
 // Image is one image derivation of a flake.
@@ -130,6 +131,9 @@ func (n *Nix) Images(ctx context.Context, q Query) (*Evaluation, error) {
 	}
 	e.Flake, e.Commit, e.src = src.Flake, src.commit, src
 	e.Warnings = append(e.Warnings, src.warnings...)
+	if src.Dirty && !slices.ContainsFunc(src.warnings, func(w string) bool { return strings.Contains(w, "dirty") }) { // warn-dirty = false
+		e.Warnings = append(e.Warnings, "the work tree has changes that are not committed: what is built belongs to no commit")
+	}
 	ev := &evaluator{nix: n, src: src, readOnly: true}
 	found := newEvaluation(ev, q.Options)
 	err = found.all(ctx, systems, sel)

@@ -24,6 +24,7 @@ type reuse struct {
 type remembered struct {
 	Commit              string        `json:"commit"`    // that was evaluated
 	AnyCommit           bool          `json:"anyCommit"` // another commit with the same tree gives the same
+	Embed               []string      `json:"embed"`     // attributes of images that have the commit in them
 	Flake               handoff.Flake `json:"flake"`
 	Images              []Image       `json:"images"`
 	Warnings            []string      `json:"warnings"`
@@ -60,7 +61,7 @@ func (n *Nix) recall(ctx context.Context, q Query, systems []string, ref string,
 	}
 	if err == nil && (r.Commit == work.commit || r.AnyCommit) {
 		e.Reused, e.Commit, e.Warnings, e.Images = true, work.commit, r.Warnings, r.Images
-		e.UnmatchedAttributes, e.UnmatchedSystems = r.UnmatchedAttributes, r.UnmatchedSystems
+		e.embed, e.UnmatchedAttributes, e.UnmatchedSystems = r.Embed, r.UnmatchedAttributes, r.UnmatchedSystems
 		e.Flake = r.Flake
 		e.Flake.Ref, e.Flake.Locked = ref, work.at(work.commit)
 	}
@@ -81,7 +82,10 @@ func (n *Nix) reuseKey(w *worktree, systems, attributes []string) string {
 // It costs another evaluation, unless the flake's own files show that there is no need for one, and is best called while something
 // else waits for the network. attrs are the attributes of such images, sorted; err is only about keeping.
 func (n *Nix) Settle(ctx context.Context, e *Evaluation) (attrs []string, err error) {
-	if e.Reused || e.failed || len(e.Images) == 0 || e.Commit == "" || e.src.path == "" {
+	if e.Reused {
+		return e.embed, nil
+	}
+	if e.failed || len(e.Images) == 0 || e.Commit == "" || e.src.path == "" {
 		return nil, nil
 	}
 	if e.reuse == nil && !n.mentionsCommit(ctx, e) {
@@ -94,7 +98,7 @@ func (n *Nix) Settle(ctx context.Context, e *Evaluation) (attrs []string, err er
 	if !lockedBy(e.src.locks, e.reuse.lock) {
 		return attrs, errors.New("plan-cache is not used: flake.lock does not lock every input; run nix flake lock and commit it")
 	}
-	text, err := json.Marshal(remembered{Commit: e.Commit, AnyCommit: known && len(attrs) == 0, Flake: e.Flake, Images: e.Images, Warnings: e.Warnings,
+	text, err := json.Marshal(remembered{Commit: e.Commit, AnyCommit: known && len(attrs) == 0, Embed: attrs, Flake: e.Flake, Images: e.Images, Warnings: e.Warnings,
 		UnmatchedAttributes: e.UnmatchedAttributes, UnmatchedSystems: e.UnmatchedSystems})
 	if err == nil {
 		err = e.query.Cache.Save(e.reuse.key, text)

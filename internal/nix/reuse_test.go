@@ -119,8 +119,8 @@ func TestImagesThatEmbedTheCommit(t *testing.T) {
 		}
 	}
 	q := Query{Flake: dir, Cache: cache}
-	if e, _ := find(t, n, q); !e.Reused {
-		t.Error("the same commit was evaluated again")
+	if e, embed := find(t, n, q); !e.Reused || !slices.Equal(embed, want) {
+		t.Errorf("the same commit: reused %v, the commit is in %v, want %v", e.Reused, embed, want)
 	}
 	nixstore.Commit(t, dir)
 	if e, _ := find(t, n, q); e.Reused {
