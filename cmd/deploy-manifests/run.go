@@ -43,13 +43,14 @@ func run(ctx context.Context, env *action.Env) error {
 	err = d.run(ctx)
 	result.Objects = append(d.rollouts.deployed(d.changes), result.Objects...)
 	result.URLs = urls(d.changes)
+	written := write(env, result, time.Since(start), err == nil) // first: a job that is cancelled has little time left
 	<-told
-	if err == nil {
-		commitStatus(ctx, env, in, d.record.Commit, "success", tally(result))
-	} else {
-		commitStatus(ctx, env, in, d.record.Commit, "failure", d.rollouts.mask(action.Split(err)[0].Error()))
+	state, text := "success", tally(result)
+	if err != nil {
+		state, text = "failure", d.rollouts.mask(action.Split(err)[0].Error())
 	}
-	return errors.Join(err, write(env, result, time.Since(start), err == nil))
+	commitStatus(ctx, env, in, d.record.Commit, state, text)
+	return errors.Join(err, written)
 }
 
 // deploy is one run against a cluster. Its steps note in result how far they got.

@@ -44,10 +44,10 @@ spec: {containers: [{name: c, image: lone, resources: {requests: {cpu: 1000m, me
 `, ns)
 	requests(t)
 	first := deploy(t, manifests)
-	first.wants(t, 0, "created     Deployment/"+ns+"/web", "ready       Job/"+ns+"/migrate: complete", "deployed: 10 created; rollouts: 4 ready")
+	first.wants(t, 0, "created     Deployment/"+ns+"/web", "ready       Job/"+ns+"/migrate: complete", "deployed: 10 created; rollouts: 5 ready")
 	first.actions(t, "Namespace/"+ns+" created none", "Deployment/"+ns+"/web created ready", "DaemonSet/"+ns+"/agent created ready",
 		"StatefulSet/"+ns+"/db created ready", "Job/"+ns+"/migrate created ready", "ConfigMap/"+ns+"/a created none", "ConfigMap/"+ns+"/b created none",
-		"Secret/"+ns+"/s created none", "Service/"+ns+"/web created none", "Pod/"+ns+"/lone created none")
+		"Secret/"+ns+"/s created none", "Service/"+ns+"/web created none", "Pod/"+ns+"/lone created ready")
 	if first.result.Objects[0].Kind != "Namespace" || !first.result.Changed || first.result.Server != cluster.URL {
 		t.Errorf("result: %+v", first.result)
 	}
@@ -73,7 +73,7 @@ spec: {containers: [{name: c, image: lone, resources: {requests: {cpu: 1000m, me
 	before := versions()
 	requests(t)
 	second := deploy(t, manifests)
-	second.wants(t, 0, "deployed: 10 unchanged; rollouts: 4 ready")
+	second.wants(t, 0, "deployed: 10 unchanged; rollouts: 5 ready")
 	if second.result.Changed || strings.Contains(second.log, "created") {
 		t.Errorf("something changed: %+v\n%s", second.result, second.log)
 	}
@@ -218,11 +218,11 @@ func TestDefinitionAndObject(t *testing.T) {
 	ns := "definition-and-object"
 	space := fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n---\n", ns)
 	manifests := fmt.Sprintf(widget, ns, "size: 1") + space + fmt.Sprintf(definition, ns, "")
-	deploy(t, manifests).actions(t, "CustomResourceDefinition/widgets."+ns+".test created none", "Namespace/"+ns+" created none", "Widget/"+ns+"/w created none")
+	deploy(t, manifests).actions(t, "CustomResourceDefinition/widgets."+ns+".test created ready", "Namespace/"+ns+" created none", "Widget/"+ns+"/w created none")
 	deploy(t, manifests).wants(t, 0, "deployed: 3 unchanged")
 
 	manifests = fmt.Sprintf(definition, ns, ", color: {type: string}") + fmt.Sprintf(widget, ns, "color: red") + space
-	deploy(t, manifests).actions(t, "CustomResourceDefinition/widgets."+ns+".test configured none", "Namespace/"+ns+" unchanged none", "Widget/"+ns+"/w configured none")
+	deploy(t, manifests).actions(t, "CustomResourceDefinition/widgets."+ns+".test configured ready", "Namespace/"+ns+" unchanged none", "Widget/"+ns+"/w configured none")
 	if spec := get(t, ns+".test/v1", "widgets", ns, "w").Object["spec"]; !cmp.Equal(spec, map[string]any{"color": "red"}) {
 		t.Errorf("spec: %v", spec)
 	}

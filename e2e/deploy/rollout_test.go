@@ -28,6 +28,7 @@ func TestFailsFast(t *testing.T) {
 		if strings.HasPrefix(tt.name, "bad-pull") {
 			o.wants(t, 5, "manifest unknown")
 		}
+		t.Logf("%s: red after %.1f s", tt.name, o.seconds)
 		if o.seconds > 60 { // the deadline these must not wait for is ten times that
 			t.Errorf("%s: red after %.1f s", tt.name, o.seconds)
 		}

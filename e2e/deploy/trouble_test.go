@@ -31,6 +31,7 @@ func TestCrashes(t *testing.T) {
 		if strings.Contains(o.result.Objects[1].Message, "hunter2") {
 			t.Errorf("%s: the result shows a secret: %+v", name, o.result.Objects)
 		}
+		t.Logf("%s: red after %.1f s", name, o.seconds)
 		if o.seconds > 60 {
 			t.Errorf("%s: red after %.1f s", name, o.seconds)
 		}

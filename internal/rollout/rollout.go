@@ -61,8 +61,11 @@ type Outcome struct {
 
 func (o Outcome) String() string { return ID(o.Live) + ": " + o.Message }
 
-// ID is kind/namespace/name.
+// ID is kind/namespace/name, or kind/name without a namespace.
 func ID(o *unstructured.Unstructured) string {
+	if o.GetNamespace() == "" {
+		return o.GetKind() + "/" + o.GetName()
+	}
 	return o.GetKind() + "/" + o.GetNamespace() + "/" + o.GetName()
 }
 
@@ -89,6 +92,9 @@ func hasPods(kind schema.GroupKind) bool {
 // failTogether is how long after the first failure others are still collected: what is wrong with one is wrong with several,
 // as a rule.
 const failTogether = time.Second
+
+// explainTime is how long the events about the last failure are waited for: they are written beside what they are about.
+const explainTime = 500 * time.Millisecond
 
 // Wait waits until all targets are ready, one has failed, or ctx ends. The results are those of the targets, in their order;
 // a target that was no longer waited for has RolloutNone.
@@ -217,8 +223,7 @@ func (w *waiter) run(ctx context.Context) error {
 		case now := <-tick.C:
 			w.evaluate(now, false)
 			w.tellSlow(now)
-			over := !w.firstFailure.IsZero() && now.Sub(w.firstFailure) > failTogether
-			if over || len(w.pending()) == 0 {
+			if w.over(now) {
 				return w.failed(ctx)
 			}
 		case <-ctx.Done():
@@ -231,6 +236,15 @@ func (w *waiter) run(ctx context.Context) error {
 			return w.timedOut(ctx)
 		}
 	}
+}
+
+// over says whether there is nothing left to wait for.
+func (w *waiter) over(now time.Time) bool {
+	since := now.Sub(w.firstFailure)
+	if len(w.pending()) == 0 {
+		return w.firstFailure.IsZero() || since > explainTime
+	}
+	return !w.firstFailure.IsZero() && since > failTogether
 }
 
 // take notes what a feed tells.
@@ -358,68 +372,4 @@ func (w *waiter) finish(t *tracked, now time.Time, r handoff.Rollout, text strin
 	if w.options.Report != nil {
 		w.options.Report(t.target, t.result)
 	}
-}
-
-// failed returns an error when targets failed, having added what explains each.
-func (w *waiter) failed(ctx context.Context) error {
-	var bad []Outcome
-	for _, t := range w.all {
-		switch {
-		case t.result.Rollout == handoff.RolloutFailed:
-			bad = append(bad, w.explained(ctx, t))
-		case !t.done:
-			t.result.Message = w.mask("not waited for, because another object failed: " + t.verdict.text)
-		}
-	}
-	if len(bad) == 0 {
-		return nil
-	}
-	return &FailedError{bad}
-}
-
-// timedOut makes results of what is still awaited.
-func (w *waiter) timedOut(ctx context.Context) error {
-	var waiting []Outcome
-	for _, t := range w.pending() {
-		t.result = Result{Rollout: handoff.RolloutTimeout, Seconds: time.Since(t.target.At).Seconds(), Message: w.awaited(t)}
-		t.blamed = w.slow(t)
-		waiting = append(waiting, w.explained(ctx, t))
-	}
-	return &TimeoutError{waiting}
-}
-
-// awaited is what a pending target waits for.
-func (w *waiter) awaited(t *tracked) string {
-	text := t.verdict.text
-	if refused, _ := t.stuck(); refused != "" {
-		text = refused
-	}
-	if slow := w.slow(t); slow != nil {
-		text += "; " + slow.text
-	}
-	return text
-}
-
-// slowEvery is how often is told what is still awaited.
-const slowEvery = 10 * time.Second
-
-func (w *waiter) tellSlow(now time.Time) {
-	if w.options.Slow == nil || now.Sub(w.told) < slowEvery || !w.firstFailure.IsZero() {
-		return
-	}
-	w.told = now
-	var all []Outcome
-	for _, t := range w.pending() {
-		all = append(all, Outcome{t.target, Result{Seconds: now.Sub(t.target.At).Seconds(), Message: w.mask(w.awaited(t))}})
-	}
-	if len(all) > 0 {
-		w.options.Slow(all)
-	}
-}
-
-func (w *waiter) mask(text string) string {
-	if w.options.Mask == nil {
-		return text
-	}
-	return w.options.Mask(text)
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flakeship/flakeship/internal/cluster"
@@ -25,14 +27,14 @@ type server struct {
 	mu       sync.Mutex
 	changed  chan struct{} // closed and renewed with each event
 	objects  map[string]map[string]map[string]any
-	events   []event
+	events   []change
 	forgot   int // events before this one are no longer remembered
 	requests []string
 	refuse   string // resource that may not be listed
 	cut      int    // watches to end after their first event
 }
 
-type event struct {
+type change struct {
 	resource, kind string
 	object         map[string]any
 }
@@ -63,7 +65,7 @@ func (s *server) put(t *testing.T, resource, kind, text string) {
 	if kind == "DELETED" {
 		delete(s.objects[resource], meta["name"].(string))
 	}
-	s.events = append(s.events, event{resource, kind, o})
+	s.events = append(s.events, change{resource, kind, o})
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -77,6 +79,10 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 		items = append(items, o)
 	}
 	s.mu.Unlock()
+	if resource == "log" {
+		fmt.Fprintf(w, "starting\nlogin of hunter22 failed, previous %s\n", r.URL.Query().Get("previous"))
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	switch {
 	case refused:
@@ -335,5 +341,87 @@ func TestEndOfContext(t *testing.T) {
 	soon(cancel)
 	if _, err := Wait(ctx, c, []Target{target(t, web("u", 2, 0))}, Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+}
+
+// A failure comes with the warnings about its pod and what stands above it, the latest of each reason once, and with the last
+// words of the container, masked.
+func TestExplained(t *testing.T) {
+	warn := func(name, uid, reason, message, at string) string {
+		return fmt.Sprintf(`{apiVersion: v1, kind: Event, metadata: {name: %s}, involvedObject: {kind: Thing, name: t, uid: %s}, type: Warning, reason: %s, message: %s, lastTimestamp: "2026-01-01T00:00:%sZ", count: 2}`, name, uid, reason, message, at)
+	}
+	s, c := newServer(t)
+	s.put(t, "deployments", "ADDED", web("u", 2, 0))
+	s.put(t, "replicasets", "ADDED", fmt.Sprintf(setText, "2"))
+	s.put(t, "events", "ADDED", warn("e1", "pod-2", "BackOff", "back-off", "03"))
+	s.put(t, "events", "ADDED", warn("e2", "pod-2", "BackOff", "an older one", "02"))
+	s.put(t, "events", "ADDED", warn("e3", "set-2", "FailedCreate", "quota of hunter22", "01"))
+	s.put(t, "events", "ADDED", warn("e4", "another", "Alien", "of no concern", "09"))
+	soon(func() {
+		s.put(t, "pods", "ADDED", podOf("2", "waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 1}"))
+	})
+	var reported []string
+	results, err := within(t, c, Options{Mask: strings.NewReplacer("hunter22", "***").Replace, Report: func(_ Target, r Result) { reported = append(reported, r.Detail) }},
+		target(t, web("u", 2, 0)))
+	want := "  event FailedCreate (Thing t, 2 times): quota of ***\n  event BackOff (Thing t, 2 times): back-off\n" +
+		"  the log of its last run of container main of pod web-2-x ends with\n    starting\n    login of *** failed, previous true\n"
+	if got := results[0].Detail; got != want || len(reported) != 1 || reported[0] != want {
+		t.Errorf("detail\n%s, want\n%s; reported %q", got, want, reported)
+	}
+	if want := "Deployment/shop/web: container main of pod web-2-x: CrashLoopBackOff, it ended with exit code 1 after 3 restarts; last event: BackOff: back-off"; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// Pods that are refused where only events tell are a failure once it has lasted; a pod that comes after all is an end of it, and
+// what the server remembers from before is nothing.
+func TestRefusedByEvent(t *testing.T) {
+	const set = `{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db, namespace: shop, uid: u, generation: 1}, spec: {replicas: 1}, status: {observedGeneration: 1}}`
+	begin := time.Now()
+	for name, happens := range map[string]func(w *waiter){
+		"refused": func(w *waiter) {},
+		"then not": func(w *waiter) {
+			pod := object(t, `{apiVersion: v1, kind: Pod, metadata: {name: db-0, uid: p, ownerReferences: [{uid: u, controller: true}]}}`)
+			if err := w.take(news{source: source{podsResource, "shop", ""}, objects: []*unstructured.Unstructured{pod}}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"long ago": func(w *waiter) { w.all[0].refused = refusal{}; event(t, w, true) },
+	} {
+		w := newWaiter(nil, Options{})
+		one := &tracked{target: target(t, set), kind: schema.GroupKind{Group: "apps", Kind: "StatefulSet"}, generation: 1}
+		if err := one.update(one.target.Live); err != nil {
+			t.Fatal(err)
+		}
+		w.all, w.byUID["u"] = []*tracked{one}, one
+		event(t, w, false)
+		happens(w)
+		w.evaluate(begin, false)
+		w.evaluate(begin.Add(stuckPatience/2), false)
+		if one.done {
+			t.Errorf("%s: no patience", name)
+		}
+		w.evaluate(begin.Add(stuckPatience+time.Second), false)
+		if failed := one.result.Rollout == handoff.RolloutFailed; failed != (name == "refused") || failed && one.result.Message != "its pods cannot be created: no room" {
+			t.Errorf("%s: %+v", name, one.result)
+		}
+	}
+}
+
+// event tells that a pod of u was refused, as news or as something remembered.
+func event(t *testing.T, w *waiter, remembered bool) {
+	t.Helper()
+	o := object(t, `{apiVersion: v1, kind: Event, involvedObject: {uid: u}, reason: FailedCreate, message: no room, lastTimestamp: "2026-01-01T00:00:00Z"}`)
+	if err := w.take(news{source: source{eventsResource, "shop", "type=Warning"}, all: remembered, objects: []*unstructured.Unstructured{o}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A Job that is gone because it has finished is no failure.
+func TestJobIsRemoved(t *testing.T) {
+	s, c := newServer(t)
+	results, err := within(t, c, Options{}, target(t, `{apiVersion: batch/v1, kind: Job, metadata: {name: j, namespace: shop, uid: u}, spec: {ttlSecondsAfterFinished: 0}}`))
+	if err != nil || results[0].Rollout != handoff.RolloutReady {
+		t.Errorf("%+v, %v, asked %v", results, err, s.requests)
 	}
 }
