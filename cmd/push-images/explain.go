@@ -109,6 +109,7 @@ func explain(env *action.Env, err error) error {
 		stale    *push.StaleError
 		missing  *push.MissingError
 		no       *image.NotImageError
+		claim    *push.ClaimError
 		digest   *image.DigestError
 		script   *image.ScriptError
 		document *handoff.DocumentError
@@ -134,6 +135,8 @@ func explain(env *action.Env, err error) error {
 			"other scripts that print an image are run with the input exec")
 	case errors.As(err, &script):
 		return action.Fail(action.Failed, err, "run it by hand to see what it says: %s > image.tar", script.Path)
+	case errors.As(err, &claim):
+		return action.Fail(action.Failed, err, "run it with no-learn: true, and find out who wrote that image")
 	case errors.As(err, &digest):
 		return action.Fail(action.Failed, err, "the store paths are not those the image was made from: rebuild it with nix build --rebuild, or repair the store with nix-store --verify --check-contents --repair")
 	case errors.Is(err, syscall.ENOSPC):

@@ -114,6 +114,9 @@ func (r *run) makeBlob(ctx context.Context, l *image.Layer) (*blob, error) {
 	}
 	if err != nil {
 		f.Close()
+		if wrong := new(image.DigestError); l.Key != "" && errors.As(err, &wrong) {
+			err = &ClaimError{wrong}
+		}
 		return nil, err
 	}
 	return &blob{d, f}, nil

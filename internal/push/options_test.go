@@ -3,8 +3,10 @@ package push
 import (
 	"errors"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -121,6 +123,40 @@ func TestLayersAreKnownByTheirKeys(t *testing.T) {
 	if _, err := Images(t.Context(), images[:1], Options{Registry: host, Client: client(&wire{}), NoLearn: true}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without learning: %v, want the store path to be missed", err)
 	}
+}
+
+// A layer that is written is measured by its tar, not by what an image in the registry says of it.
+func TestAnImageLiesAboutItsKeys(t *testing.T) {
+	host, server := strictRegistry(t)
+	root := t.TempDir()
+	store := handoff.Store{Dir: "/nix/store", Root: root}
+	lib, app := storePath("l", "lib"), storePath("m", "app")
+	storeFile(t, root, lib+"/file", noise(1, 5000))
+	storeFile(t, root, app+"/file", noise(2, 5000))
+	first := pushOne(t, Options{Registry: host}, Image{Name: "api", Tag: nixHash(1), Path: stream(t, root, "s", []string{lib}, []string{app}), Store: store})
+	layers := manifestOf(t, first).Layers
+	swap := strings.NewReplacer(layers[0].Annotations[image.KeyAnnotation], layers[1].Annotations[image.KeyAnnotation],
+		layers[1].Annotations[image.KeyAnnotation], layers[0].Annotations[image.KeyAnnotation])
+	server.mu.Lock()
+	for at, manifest := range server.manifests {
+		server.manifests[at] = []byte(swap.Replace(string(manifest)))
+	}
+	server.mu.Unlock()
+
+	images := []Image{
+		{Name: "api", Tag: nixHash(2), Path: stream(t, root, "t", []string{lib}), Store: store},
+		{Name: "web", Tag: nixHash(3), Path: stream(t, root, "u", []string{app}), Store: store},
+	}
+	noMounts := &wire{spoil: func(req *http.Request, _ int) (*http.Response, error) {
+		if isMount(req) {
+			return answer(http.StatusMethodNotAllowed)(req)
+		}
+		return nil, nil
+	}}
+	if _, err := Images(t.Context(), images, Options{Registry: host, Client: client(noMounts)}); !errors.As(err, new(*ClaimError)) {
+		t.Errorf("err = %v", err)
+	}
+	pushOne(t, Options{Registry: host, NoLearn: true}, images...)
 }
 
 // Without learning, all layers are compressed, and still none is sent that is there.

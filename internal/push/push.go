@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/image"
 	"github.com/flakeship/flakeship/internal/registry"
 )
 
@@ -113,6 +114,13 @@ func (e *StaleError) Error() string {
 		return fmt.Sprintf("%s is %s", e.Reference, e.Got)
 	}
 	return fmt.Sprintf("%s is %s, not %s as it was", e.Reference, e.Got, e.Want)
+}
+
+// ClaimError is a layer that is not what an image in the registry says of its key.
+type ClaimError struct{ *image.DigestError }
+
+func (e *ClaimError) Error() string {
+	return fmt.Sprintf("layer %s has digest %s; an image in the registry claims %s", e.Layer, e.Got, e.Want)
 }
 
 // NameError says that something cannot be a repository or tag.
