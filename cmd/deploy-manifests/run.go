@@ -114,6 +114,9 @@ func (d *deploy) deploy(ctx context.Context) (err error) {
 	for _, c := range changes {
 		d.result.Changed = d.result.Changed || isChange(c.Action)
 	}
+	if refused := new(apply.Error); errors.As(err, &refused) && refused.Written {
+		d.result.Changed = true // an object may be deleted, and then not be created again
+	}
 	if err != nil {
 		return explainRun(err, d.cluster.Server)
 	}

@@ -67,7 +67,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler) // the connection ends
 		case status > 0:
 			w.WriteHeader(status)
-			fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":%q,"reason":%q,"code":%d}`, reason, reason, status)
+			fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":%q,"reason":%q,"code":%d,"details":{"causes":[{"message":%[1]q,"field":"x"}]}}`, reason, reason, status)
 			return
 		}
 	}
@@ -86,6 +86,9 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(s.live[name])
 	case r.Method == "PATCH":
 		s.patch(w, r, name)
+	case r.Method == "DELETE":
+		delete(s.live, name)
+		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
 	}
 }
 
@@ -237,6 +240,26 @@ func TestLastingFaults(t *testing.T) {
 		if !slices.Equal(actions(changes), want) || dry && s.writes() > 0 {
 			t.Errorf("dry %v: %v, %d writes", dry, actions(changes), s.writes())
 		}
+	}
+}
+
+// An object that was deleted to be created again, and then cannot be, is told as something that was written.
+func TestRecreateFails(t *testing.T) {
+	s := newServer(t, func(n int, r *http.Request) (int, string) {
+		switch {
+		case r.Method == "PATCH" && r.URL.Query().Has("dryRun"):
+			return 422, "data: field is immutable"
+		case r.Method == "PATCH":
+			return 500, "bug"
+		}
+		return 0, ""
+	})
+	s.live["a"] = map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1"}}
+	manifest := strings.Replace(configMaps("1", "a"), "{name: a}", `{name: a, annotations: {flakeship.dev/recreate: "true"}}`, 1)
+	_, err := Objects(context.Background(), s.open(t), decode(t, manifest), Options{})
+	var e *Error
+	if !errors.As(err, &e) || !e.Written || s.live["a"] != nil {
+		t.Errorf("%v, live %v", err, s.live)
 	}
 }
 

@@ -80,6 +80,11 @@ func (a *applier) remove(ctx context.Context, it *item) error {
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
+	if err == nil {
+		a.mu.Lock()
+		a.written = true // whatever becomes of the rest
+		a.mu.Unlock()
+	}
 	deadline := time.Now().Add(removeTimeout)
 	for poll := pollFirst; err == nil; poll = min(2*poll, pollMost) {
 		var live *unstructured.Unstructured
