@@ -183,12 +183,8 @@ func (r *run) putBlob(ctx context.Context, m *member, mediaType types.MediaType,
 		return v1.Descriptor{}, err
 	}
 	d := v1.Descriptor{MediaType: mediaType, Digest: digest, Size: size}
-	body := func() io.Reader { return bytes.NewReader(content) }
-	there, err := exists(ctx, m.repo, digest.String())
-	if there || err != nil {
-		return d, err
-	}
-	return d, r.upload(ctx, m, nil, digest.String(), size, body)
+	_, err = r.sendBlob(ctx, m, nil, d, func() io.Reader { return bytes.NewReader(content) })
+	return d, err
 }
 
 func descriptorOf(m registry.Manifest) (v1.Descriptor, error) {

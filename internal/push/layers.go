@@ -248,7 +248,7 @@ func (r *run) placeIn(ctx context.Context, l *image.Layer, m *member, b *lazyBlo
 			return d, h, err
 		}
 	}
-	h, err = r.sendBlob(ctx, m, session, made)
+	h, err = r.sendBlob(ctx, m, session, made.Descriptor, made.reader)
 	if err != nil {
 		return v1.Descriptor{}, nowhere, fmt.Errorf("%s: %w", made.Digest, err)
 	}
@@ -290,9 +290,9 @@ func (r *run) takeOver(ctx context.Context, l *image.Layer, m *member) (d v1.Des
 	return d, nowhere, session, nil
 }
 
-// sendBlob sends a layer's blob unless the repository has it: a run that was killed may have sent it.
-func (r *run) sendBlob(ctx context.Context, m *member, session *url.URL, b *blob) (how, error) {
-	digest := b.Digest.String()
+// sendBlob sends a blob unless the repository has it: a run that was killed may have sent it.
+func (r *run) sendBlob(ctx context.Context, m *member, session *url.URL, d v1.Descriptor, body func() io.Reader) (how, error) {
+	digest := d.Digest.String()
 	if session == nil {
 		there, opened, err := mount(ctx, m.repo, m.repo, digest)
 		if err == nil && !there && opened == nil { // a registry that does not know how to mount
@@ -306,7 +306,7 @@ func (r *run) sendBlob(ctx context.Context, m *member, session *url.URL, b *blob
 		}
 		session = opened
 	}
-	if err := r.upload(ctx, m, session, digest, b.Size, b.reader); err != nil {
+	if err := r.upload(ctx, m, session, digest, d.Size, body); err != nil {
 		return nowhere, err
 	}
 	return uploaded, nil
