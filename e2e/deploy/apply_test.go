@@ -218,11 +218,11 @@ func TestDefinitionAndObject(t *testing.T) {
 	ns := "definition-and-object"
 	space := fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n---\n", ns)
 	manifests := fmt.Sprintf(widget, ns, "size: 1") + space + fmt.Sprintf(definition, ns, "")
-	deploy(t, manifests).actions(t, "CustomResourceDefinition/widgets."+ns+".test created ready", "Namespace/"+ns+" created none", "Widget/"+ns+"/w created none")
+	deploy(t, manifests).actions(t, "CustomResourceDefinition/widgets."+ns+".test created none", "Namespace/"+ns+" created none", "Widget/"+ns+"/w created none")
 	deploy(t, manifests).wants(t, 0, "deployed: 3 unchanged")
 
 	manifests = fmt.Sprintf(definition, ns, ", color: {type: string}") + fmt.Sprintf(widget, ns, "color: red") + space
-	deploy(t, manifests).actions(t, "CustomResourceDefinition/widgets."+ns+".test configured ready", "Namespace/"+ns+" unchanged none", "Widget/"+ns+"/w configured none")
+	deploy(t, manifests).actions(t, "CustomResourceDefinition/widgets."+ns+".test configured none", "Namespace/"+ns+" unchanged none", "Widget/"+ns+"/w configured none")
 	if spec := get(t, ns+".test/v1", "widgets", ns, "w").Object["spec"]; !cmp.Equal(spec, map[string]any{"color": "red"}) {
 		t.Errorf("spec: %v", spec)
 	}
@@ -327,9 +327,9 @@ func TestKilledThenConverges(t *testing.T) {
 		cmd.Wait()
 	}
 	last := deploy(t, manifests)
-	last.wants(t, 0, "rollouts: 11 ready")
+	last.wants(t, 0, "rollouts: 10 ready")
 	if len(last.result.Objects) != 73 {
 		t.Errorf("%d objects", len(last.result.Objects))
 	}
-	deploy(t, manifests).wants(t, 0, "deployed: 73 unchanged; rollouts: 11 ready")
+	deploy(t, manifests).wants(t, 0, "deployed: 73 unchanged; rollouts: 10 ready")
 }

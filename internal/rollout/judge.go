@@ -145,7 +145,7 @@ func judgeDefinition(o *unstructured.Unstructured, _ int64) (verdict, error) {
 		return verdict{phase: failed, text: "its names are taken: " + c.Message}, err
 	}
 	if find(all, "Established").Status == "True" {
-		return verdict{phase: ready, text: "established"}, err
+		return verdict{phase: nothing}, err // no rollout of its own: objects of it could not have been applied before
 	}
 	return verdict{phase: progressing, text: "it is not established"}, err
 }
