@@ -2,6 +2,7 @@ package image
 
 import (
 	"encoding/json"
+	"os"
 	"testing"
 
 	"github.com/flakeship/flakeship/internal/handoff"
@@ -22,7 +23,11 @@ func TestLayerKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		put(t, store, "/nix/store/dddddddddddddddddddddddddddddddd-a-conf.json", string(text), 0o644)
+		const name = "/nix/store/dddddddddddddddddddddddddddddddd-a-conf.json"
+		if err := os.Remove(store.Root + name); err != nil { // it is read-only
+			t.Fatal(err)
+		}
+		put(t, store, name, string(text), 0o444)
 		img := open(t, script, store)
 		for i, l := range img.Layers {
 			if known := l.DiffID.Hex != ""; known == (l.Key != "") {
