@@ -99,12 +99,36 @@ func tally(result *handoff.DeployResult) string {
 	return text
 }
 
+// rolledBack says what the undoing of a failed deploy came to.
+func rolledBack(r *handoff.Rollback) string {
+	to := "what was there before the first deploy"
+	if r.History > 0 {
+		to = fmt.Sprintf("version %d", r.History)
+	}
+	if !r.Done {
+		return fmt.Sprintf("**The rollback to %s failed:** %s", to, action.Cell(r.Message))
+	}
+	return fmt.Sprintf("Rolled back to %s, in %.1f s.", to, r.Seconds)
+}
+
 // summaryRows bounds the table: runners cut a summary at 1 MiB.
 const summaryRows = 500
 
 func summary(result *handoff.DeployResult, took time.Duration) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "### deploy-manifests\n\n%s in %.1f s, to `%s`\n\n", tally(result), took.Seconds(), action.Cell(result.Server))
+	if result.History > 0 {
+		fmt.Fprintf(&b, "Kept as version %d of the set %s.\n\n", result.History, action.Cell(result.Set))
+	}
+	if r := result.Rollback; r != nil {
+		b.WriteString(rolledBack(r) + "\n\n")
+	}
+	for _, url := range result.URLs {
+		fmt.Fprintf(&b, "- %s\n", action.Cell(url))
+	}
+	if len(result.URLs) > 0 {
+		b.WriteString("\n")
+	}
 	rows := 0
 	for _, o := range result.Objects {
 		if o.Action == handoff.ActionUnchanged && o.Rollout != handoff.RolloutFailed && o.Rollout != handoff.RolloutTimeout {
