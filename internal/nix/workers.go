@@ -13,8 +13,8 @@ import (
 const (
 	// A further process evaluates once more what the attributes have in common. That pays when this much is left to do.
 	worthAWorker = 2 * time.Second
-	// Each attribute that ends a process costs what the attributes have in common. After so many, throws are caught, and
-	// their messages not known.
+	// A throw is caught and its message lost, so a process of its own asks for that; it costs what the attributes have in common.
+	// After so many the messages are not asked for.
 	maxExplained = 20
 	// Attributes that one process is told by name: Linux passes no argument longer than 128 KiB.
 	maxNamed = 1000
@@ -42,6 +42,8 @@ type evaluation struct {
 	known    bool // todo is: it comes with the first process's first answers
 	images   []rawImage
 	failures []*EvalError
+	unclear  []int // of todo: they throw, and a worker is to find out what
+	throws   int
 	heavy    []int // of todo: they went over a worker's share of memory, and get all of it at the end
 	fatal    error // ends everything
 	workers  []*worker
@@ -52,8 +54,9 @@ type evaluation struct {
 // worker is a process, or several one after the other, on todo[next:end].
 type worker struct {
 	next, end int
-	began     int // where its process began
-	asked     int // where its process ends if nobody takes over
+	plainly   bool // throws are not caught: their message is wanted
+	began     int  // where its process began
+	asked     int  // where its process ends if nobody takes over
 	pid       int
 	stop      context.CancelCauseFunc // its process
 }
@@ -70,7 +73,7 @@ func newEvaluation(ev *evaluator, o EvalOptions) *evaluation {
 
 // all evaluates the selected attributes of systems.
 func (e *evaluation) all(ctx context.Context, systems []string, sel selection) error {
-	first := request{Systems: systems, Include: sel.include(), Exclude: sel.exclude()}
+	first := request{Systems: systems, Include: sel.include(), Exclude: sel.exclude(), Careful: true}
 	return e.run(ctx, func(ctx context.Context, w *worker) {
 		err := e.process(ctx, w, first, sel)
 		if !e.known && errors.As(err, new(*storeNeededError)) {
@@ -156,7 +159,11 @@ func (e *evaluation) request(w *worker) (request, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.fatal == nil && w.next >= w.end {
-		if from := e.busiest(); from != nil {
+		w.plainly = false
+		if n := len(e.unclear) - 1; n >= 0 {
+			w.next, w.end, w.plainly = e.unclear[n], e.unclear[n]+1, true
+			e.unclear = e.unclear[:n]
+		} else if from := e.busiest(); from != nil {
 			w.takeHalf(from)
 		}
 	}
@@ -165,7 +172,7 @@ func (e *evaluation) request(w *worker) (request, bool) {
 		return request{}, false
 	}
 	w.began, w.asked = w.next, min(w.end, w.next+maxNamed)
-	return request{Include: []string{}, Exclude: []string{}, Careful: len(e.failures) >= maxExplained,
+	return request{Include: []string{}, Exclude: []string{}, Careful: !w.plainly,
 		Attributes: e.todo[w.began:w.asked]}, true
 }
 
@@ -234,6 +241,9 @@ func (e *evaluation) answered(w *worker, found rawImage) error {
 		return fmt.Errorf("nix answers about %s instead of %s: the flake changed while it was evaluated", found.attr, e.todo[w.next])
 	}
 	switch {
+	case found.Failed && e.throws < maxExplained:
+		e.throws++
+		e.unclear = append(e.unclear, w.next)
 	case found.Failed:
 		e.fail(w.next, &EvalError{Message: fmt.Sprintf("it throws, or an assertion of it fails, as %d others do", maxExplained)})
 	case found.Image:
@@ -245,9 +255,11 @@ func (e *evaluation) answered(w *worker, found rawImage) error {
 		return errStretchEnds
 	}
 	if n := len(e.workers) + 1; n <= e.options.Workers {
-		if from := e.busiest(); from != nil && e.fits(n) {
+		if from := e.busiest(); (from != nil || len(e.unclear) > 0) && e.fits(n) {
 			helper := &worker{}
-			helper.takeHalf(from)
+			if len(e.unclear) == 0 {
+				helper.takeHalf(from)
+			}
 			e.workers = append(e.workers, helper)
 			e.help(helper)
 		}
