@@ -56,6 +56,12 @@ func TestStories(t *testing.T) {
 			env.Values[sshServer{}] = new(*sshserver.Server)
 			return stories.Setup(env)
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "root" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return os.Geteuid() == 0, nil
+		},
 		Cmds: commands,
 	})
 }

@@ -41,6 +41,10 @@ func run(ctx context.Context, env *action.Env) error {
 		return explain(err)
 	}
 	result.Store = handoff.Store{Dir: n.Settings.StoreDir, Root: n.Settings.StoreRoot}
+	if head := n.Head(ctx, in.plan.Flake); head != "" && in.plan.Commit != "" && head != in.plan.Commit {
+		return action.Fail(action.Conflict, fmt.Errorf("the plan is of commit %.12s, and %.12s is checked out", in.plan.Commit, head),
+			"run nix-cache-check again, or check out the plan's commit")
+	}
 	files := fetchFiles(ctx, env, n, in)
 	if len(files) > 0 {
 		env.Infof("%s fetched without the layers, which the registry has", action.Count(len(files), "image"))

@@ -2,6 +2,7 @@ package nix
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -132,5 +133,22 @@ func TestHostileBuilderOutput(t *testing.T) {
 	}
 	if !strings.HasSuffix(log[1], " binary") || log[len(log)-1] != "red" {
 		t.Errorf("log is %.200q", log[1:])
+	}
+}
+
+func TestSystemsThatCanBeBuiltFor(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "machines")
+	writeFile(t, file, "# ours\nssh://arm aarch64-linux,armv7l-linux - 4 # fast\nssh://same\n")
+	for builders, want := range map[string][]string{
+		"":                      {"x86_64-linux", "i686-linux", "riscv64-linux"}, // those of nix.conf
+		"ssh://a - /key":        {"x86_64-linux", "i686-linux"},
+		"ssh://a x ; ssh://b y": {"x86_64-linux", "i686-linux", "x", "y"},
+		"@" + file:              {"x86_64-linux", "i686-linux", "aarch64-linux", "armv7l-linux"},
+		"@/nowhere":             {"x86_64-linux", "i686-linux"},
+	} {
+		s := Settings{System: "x86_64-linux", extraPlatforms: []string{"i686-linux"}, builders: "ssh://r riscv64-linux"}
+		if diff := cmp.Diff(want, s.buildable(builders)); diff != "" {
+			t.Errorf("buildable(%q) (-want +got):\n%s", builders, diff)
+		}
 	}
 }

@@ -7,6 +7,7 @@
 package nix
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,7 +59,7 @@ type Settings struct {
 	StoreRoot         string // prefix of the physical path, for a chroot store; empty: none
 
 	extraPlatforms []string // systems besides System that this machine builds for
-	hasBuilders    bool     // remote builders are set up
+	builders       string   // remote builders, one a line or between semicolons; or @ and a file with them
 	evaluation     string   // settings that evaluations depend on, as text
 }
 
@@ -181,18 +182,39 @@ func parseSettings(text []byte, getenv func(string) string) (Settings, error) {
 		StoreDir:          storeDir(one("store")),
 		StoreRoot:         storeRoot(one("store"), getenv),
 		extraPlatforms:    list("extra-platforms"),
-		hasBuilders:       hasBuilders(one("builders")),
+		builders:          one("builders"),
 		evaluation:        fmt.Sprintf("%s %s", all["restrict-eval"].Value, all["allow-import-from-derivation"].Value),
 	}, nil
 }
 
-// hasBuilders says whether the setting `builders` names any: it is a list of machines, or @ and a file that holds one.
-func hasBuilders(setting string) bool {
-	if file, ok := strings.CutPrefix(setting, "@"); ok {
-		text, _ := os.ReadFile(file) // by default a file that need not exist
-		setting = string(text)
+// buildable are the systems that can be built for, here or on a remote builder of the setting builders; empty: Nix's own.
+func (s Settings) buildable(builders string) []string {
+	systems := append([]string{s.System}, s.extraPlatforms...)
+	for _, machine := range s.machines(builders) {
+		// Its address, its systems, a key, ...; - stands for what is usual: the system of this one.
+		if fields := strings.Fields(machine); len(fields) > 1 && fields[1] != "-" {
+			systems = append(systems, strings.Split(fields[1], ",")...)
+		}
 	}
-	return strings.TrimSpace(setting) != ""
+	return systems
+}
+
+// machines are the remote builders that a setting names, one a line or between semicolons, or @ and a file with them; those of
+// Nix's own setting when it is empty.
+func (s Settings) machines(builders string) []string {
+	builders = cmp.Or(builders, s.builders)
+	if file, ok := strings.CutPrefix(builders, "@"); ok {
+		text, _ := os.ReadFile(file) // by default a file that need not exist
+		builders = string(text)
+	}
+	var machines []string
+	for line := range strings.FieldsFuncSeq(builders, func(r rune) bool { return r == '\n' || r == ';' }) {
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line != "" {
+			machines = append(machines, line)
+		}
+	}
+	return machines
 }
 
 // storeDir is the folder that a store's URL names as a parameter; empty: none.
