@@ -80,11 +80,11 @@ func measure(ctx context.Context) error {
 	return nil
 }
 
-// machine is a new store in which only the derivations are.
+// machine is a new store in which there is nothing but the flake.
 type machine struct {
 	dir, plan string
 	store     *nixstore.Store
-	drvs      []string
+	attrs     []string // flake references of the images
 }
 
 func newMachine(ctx context.Context, dir, name string) (*machine, error) {
@@ -100,12 +100,12 @@ func newMachine(ctx context.Context, dir, name string) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	var plan struct{ Images []struct{ DrvPath string } }
+	var plan struct{ Images []struct{ Attr string } }
 	if err := json.Unmarshal(text, &plan); err != nil {
 		return nil, err
 	}
 	for _, img := range plan.Images {
-		m.drvs = append(m.drvs, img.DrvPath)
+		m.attrs = append(m.attrs, "path:"+filepath.Join(dir, "flake")+"#"+img.Attr)
 	}
 	return m, nil
 }
@@ -124,31 +124,18 @@ func ours(ctx context.Context, m *machine) error {
 }
 
 func together(ctx context.Context, m *machine) error {
-	return m.run(ctx, "nix", append([]string{"build", "--no-link", "--keep-going"}, installables(m.drvs)...)...)
+	return m.run(ctx, "nix", append([]string{"build", "--no-link", "--keep-going"}, m.attrs...)...)
 }
 
 func apart(ctx context.Context, m *machine) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(jobs)
-	for _, drv := range installables(m.drvs) {
+	for _, attr := range m.attrs {
 		group.Go(func() error {
-			return m.run(ctx, "nix", "build", "--no-link", "--keep-going", "--log-format", "internal-json", "-v", drv)
+			return m.run(ctx, "nix", "build", "--no-link", "--keep-going", "--log-format", "internal-json", "-v", attr)
 		})
 	}
 	return group.Wait()
-}
-
-// installables are all outputs of derivations; ^ is an error before 2.13 and needed since 2.15.
-func installables(drvs []string) []string {
-	banner, _ := exec.Command("nix", "--version").Output()
-	if strings.Contains(string(banner), " 2.8.") {
-		return drvs
-	}
-	var all []string
-	for _, drv := range drvs {
-		all = append(all, drv+"^*")
-	}
-	return all
 }
 
 func writeFlake(dir string) error {
@@ -158,7 +145,7 @@ func writeFlake(dir string) error {
     system = "x86_64-linux";
     mk = name: script: more: derivation ({ inherit name system; builder = "/bin/sh"; args = [ "-c" script ]; PATH = "/bin"; } // more);
     shared = mk "shared" "busybox sleep 1; echo > $out" { };
-    image = name: seconds: mk "image-${name}" "busybox sleep ${seconds}; echo $shared ${name} > $out" { inherit shared; } // { imageName = name; };
+    image = name: seconds: mk "image-${name}" "busybox sleep ${seconds}; echo '{ \"version\": 1, \"arch\": \"amd64\", \"layers\": [], \"note\": \"'$shared ${name}'\" }' > $out" { inherit shared; } // { imageName = name; };
   in {
     packages.${system} = {
 `)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/image"
 	"github.com/flakeship/flakeship/internal/nix"
 )
 
@@ -69,5 +72,39 @@ func TestLayersOfAnotherBuild(t *testing.T) {
 	write(path("script"), "#!/bin/sh\nexec somebody-elses-tool\n")
 	if good, failure := check(handoff.Stream, "script", false); len(good) != 1 || failure != nil {
 		t.Errorf("a script of somebody's own: %q, %v", good, failure)
+	}
+}
+
+// BenchmarkLayer is what reading a fetched layer costs: its tar is written anew and digested.
+func BenchmarkLayer(b *testing.B) {
+	store := handoff.Store{Dir: "/nix/store", Root: b.TempDir()}
+	path := "/nix/store/" + strings.Repeat("0", 32) + "-data"
+	if err := os.MkdirAll(store.Root+path, 0o755); err != nil {
+		b.Fatal(err)
+	}
+	const size = 64 << 20
+	if err := os.WriteFile(store.Root+path+"/file", make([]byte, size), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	open := func(digest string) *image.Layer {
+		text := fmt.Sprintf(`{"version":1,"arch":"amd64","layers":[{"digest":%q,"diff_ids":%q,"size":1,"mediatype":"application/vnd.oci.image.layer.v1.tar","paths":[{"path":%q}]}]}`, digest, digest, path)
+		if err := os.WriteFile(store.Root+path+".json", []byte(text), 0o644); err != nil {
+			b.Fatal(err)
+		}
+		img, err := image.Open(store.Root+path+".json", image.Options{Store: store})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return img.Layers[0]
+	}
+	var other *image.DigestError
+	if err := open("sha256:" + strings.Repeat("ab", 32)).WriteTar(io.Discard); !errors.As(err, &other) {
+		b.Fatal(err)
+	}
+	b.SetBytes(size)
+	for b.Loop() {
+		if err := compare(open(other.Got.String())); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
