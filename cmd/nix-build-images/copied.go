@@ -46,7 +46,9 @@ func (c *copies) settle(ctx context.Context, env *action.Env, result *handoff.Bu
 		}
 		o.images = append(o.images, img.Name)
 	}
-	env.Infof("copy: %s", c.line())
+	if c.stats != (upload.Stats{}) {
+		env.Infof("copy: %s", c.line())
+	}
 	var all []error
 	for _, o := range obstacles {
 		if late := new(lateError); errors.As(o.err, &late) {

@@ -68,7 +68,7 @@ func (e *lateError) Error() string { return fmt.Sprintf("no end after %s", e.lim
 
 // copyImages copies output paths with their closures as they come from ready, until that is closed.
 func copyImages(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, ready <-chan string) *copies {
-	c := &copier{nix: n, open: func() (*upload.Uploader, error) { return openUploader(ctx, env, n, in) }, failed: map[string]error{}}
+	c := &copier{nix: n, in: in, open: func() (*upload.Uploader, error) { return openUploader(ctx, env, n, in) }, failed: map[string]error{}}
 	var outs []string
 	for out := range ready {
 		batch := append([]string{out}, waiting(ready)...) // one run of Nix for all that have come by now
@@ -112,6 +112,7 @@ func curable(err error) bool {
 // copier is one call of copyImages.
 type copier struct {
 	nix      *nix.Nix
+	in       *inputs
 	open     func() (*upload.Uploader, error)
 	uploader *upload.Uploader
 	wg       sync.WaitGroup
@@ -122,6 +123,13 @@ type copier struct {
 
 // begin starts the copy of images, and returns when it knows their closures.
 func (c *copier) begin(ctx context.Context, outs []string) {
+	if toStore(c.in.copyTo) {
+		err := c.toStore(ctx, outs)
+		for _, out := range outs {
+			c.end(out, err)
+		}
+		return
+	}
 	infos, err := c.closures(ctx, outs)
 	for _, out := range outs {
 		if err != nil {
@@ -153,6 +161,42 @@ func (c *copier) closures(ctx context.Context, outs []string) (map[storepath.Pat
 		infos[info.StorePath] = info
 	}
 	return infos, err
+}
+
+// toStore copies images to another machine's store, and looks whether each path of their closures is there, signed.
+func (c *copier) toStore(ctx context.Context, outs []string) error {
+	to := c.in.copyTo.String()
+	err := c.nix.CopyToStore(ctx, to, outs, nix.CopyOptions{SecretKey: c.in.key, Substitute: len(c.in.lacking) > 0})
+	if err != nil {
+		return endOf(ctx, err)
+	}
+	dir := storepath.Dir(c.nix.Settings.StoreDir)
+	var roots []storepath.Path
+	for _, out := range outs {
+		p, err := dir.Parse(out)
+		if err != nil {
+			return err
+		}
+		roots = append(roots, p)
+	}
+	infos, err := c.nix.PathInfo(ctx, to, roots, true)
+	if err != nil || c.in.secret == nil {
+		return endOf(ctx, err)
+	}
+	for _, info := range infos {
+		if _, err := info.Trust(dir, []narinfo.PublicKey{c.in.secret.Public()}); err != nil {
+			return &upload.LostError{Cache: nix.Redacted(c.in.copyTo), What: "the signature of " + dir.Join(info.StorePath) + " is not there"}
+		}
+	}
+	return nil
+}
+
+// endOf is err or, when it is the end of ctx, what ended it.
+func endOf(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // closureOf is the part of infos that out refers to, and itself.

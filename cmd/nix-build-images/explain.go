@@ -19,7 +19,6 @@ func explain(err error) error {
 	var (
 		document *handoff.DocumentError
 		eval     *nix.EvalError
-		copying  *nix.CopyError
 		remote   *nix.RemoteError
 		command  *nix.CommandError
 		store    *substituter.StoreDirError
@@ -40,14 +39,6 @@ func explain(err error) error {
 	case errors.As(err, &eval):
 		f := action.Fail(action.Failed, err, "the derivation is not in this machine's store, and the flake does not give it: build where nix-cache-check ran, or check out the plan's commit")
 		f.Detail = eval.Message
-		return f
-	case errors.As(err, &copying) && copying.Denied:
-		f := action.Fail(action.Denied, err, "give credentials that may write: in the input netrc-file, or as https://user:password@host in copy-to, from a secret")
-		f.Detail = detail(err)
-		return f
-	case errors.As(err, &copying):
-		f := action.Fail(action.Failed, err, "check copy-to, and whether the runner can reach it; the images are built, and a new run copies what is left")
-		f.Detail = detail(err)
 		return f
 	case errors.As(err, &remote):
 		f := action.Fail(action.Failed, err, "on this runner, `ssh HOST nix-daemon --version` has to work without a question; NIX_SSHOPTS has ssh's options, and the user there has to be one of Nix's trusted-users")

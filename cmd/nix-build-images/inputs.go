@@ -121,11 +121,20 @@ func cacheURL(env *action.Env) (*url.URL, error) {
 	if u.Query().Has("secret-key") {
 		return nil, fmt.Errorf("input copy-to is %q with the parameter secret-key: the key has an input of its own", at)
 	}
+	if toStore(u) {
+		if u.Host == "" {
+			return nil, fmt.Errorf("input copy-to is %q: it names no host", at)
+		}
+		return u, nil
+	}
 	if wrong := new(substituter.URLError); errors.As(substituter.ValidateWritable(text), &wrong) {
 		return nil, fmt.Errorf("input copy-to is %q: %s", at, wrong.Reason)
 	}
 	return u, nil
 }
+
+// toStore says whether a URL is of a store that is no cache of files: another machine's, behind ssh.
+func toStore(u *url.URL) bool { return u.Scheme == "ssh-ng" || u.Scheme == "ssh" }
 
 // anyCache takes caches of all kinds: who asks them is not known yet.
 var anyCache = substituter.Options{Ask: (*nix.Nix)(nil).PathInfo}

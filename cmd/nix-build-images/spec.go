@@ -8,7 +8,7 @@ var spec = action.Spec{
 	Inputs: []action.Input{
 		{Name: "plan", Kind: action.Document, Required: true, Help: "the Plan of nix-cache-check"},
 		{Name: "shard", Default: "1/1", Help: "which part of the plan to build, when nix-cache-check cut it into several", Example: "2/4"},
-		{Name: "copy-to", Help: "cache URL finished closures are copied to: https, http, file, s3; empty: they are not", Example: "https://cache.example.org"},
+		{Name: "copy-to", Help: "cache URL finished closures are copied to: https, http, s3, file, or a store behind ssh-ng; empty: they are not", Example: "https://cache.example.org"},
 		{Name: "signing-key", Secret: true, Help: "Nix secret key the copied paths are signed with, as name:base64"},
 		{Name: "signing-key-file", Help: "path of a file with that key, instead of signing-key"},
 		{Name: "copy-missing-from", Kind: action.List, Help: "caches that serve what they have to those who fetch from copy-to: such a path is not copied; `none`: everything is", Says: "those of the plan"},

@@ -66,7 +66,7 @@ func TestBuildThroughTheDaemon(t *testing.T) {
 	if log := built[1].Failure.Log; !cmp.Equal(log, []string{"too bad"}) {
 		t.Errorf("last lines of bad: %q", log)
 	}
-	if err := n.Copy(t.Context(), []string{built[0].OutPath}, CopyOptions{To: "file://" + filepath.Join(store.Dir, "cache")}); err != nil {
+	if err := n.CopyToStore(t.Context(), "file://"+filepath.Join(store.Dir, "cache"), []string{built[0].OutPath}, CopyOptions{}); err != nil {
 		t.Error(err)
 	}
 	if err := n.AddRoots(t.Context(), filepath.Join(store.Dir, "roots"), []string{built[0].OutPath}); err != nil {
