@@ -78,7 +78,7 @@ build:
 # Each prints ours and the stock tool's times on the same work. They want an idle machine.
 bench:
 	@e2e/install.sh test
-	@for b in startup eval check build push; do echo "== $$b"; go run ./bench/$$b || exit 1; echo; done
+	@for b in startup eval check build copy push; do echo "== $$b"; go run ./bench/$$b || exit 1; echo; done
 	@cd e2e && for b in unchanged deploy; do echo "== $$b"; go run ./bench/$$b || exit 1; echo; done
 
 fuzz:

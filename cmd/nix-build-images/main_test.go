@@ -38,6 +38,7 @@ func TestStories(t *testing.T) {
 		"killed":     send(syscall.SIGKILL),
 		"empty":      emptyFolder,
 		"filealone":  fileAlone,
+		"sent":       sent,
 		"sshd":       startSSH,
 		"cut":        cutSSH,
 	})
@@ -77,6 +78,20 @@ func requests(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if strconv.Itoa(len(fit)) != args[3] {
 		ts.Fatalf("%d requests instead of %s: %q", len(fit), args[3], fit)
+	}
+}
+
+// sent NAME N: since it was asked for requests last, the cache has sent fewer than N bytes.
+func sent(ts *testscript.TestScript, _ bool, args []string) {
+	most, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	var all int64
+	for _, r := range stories.Cache(ts, args[0]).Requests() {
+		all += r.Sent
+	}
+	ts.Logf("%d bytes", all)
+	if all >= most {
+		ts.Fatalf("%d bytes were sent", all)
 	}
 }
 

@@ -45,6 +45,7 @@ type Request struct {
 	Path     string
 	Status   int   // 0 when it hung
 	Received int64 // bytes of the body
+	Sent     int64 // bytes of the answer's body
 }
 
 // Cache is the folder and the handler that serves it. Its methods may be
@@ -137,7 +138,7 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.requests = append(c.requests, Request{r.Method, r.URL.Path, out.status, body.bytes})
+		c.requests = append(c.requests, Request{r.Method, r.URL.Path, out.status, body.bytes, out.bytes})
 	}()
 	if c.failed(out, r) {
 		return
@@ -271,6 +272,7 @@ func put(file string, body io.Reader) error {
 type statusWriter struct {
 	http.ResponseWriter
 	status int
+	bytes  int64
 }
 
 func (w *statusWriter) WriteHeader(status int) {
@@ -284,7 +286,9 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
 }
 
 type countingReader struct {
