@@ -113,7 +113,9 @@ func newMachine(ctx context.Context, dir, name string) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	var plan struct{ Images []struct{ DrvPath, OutPath string } }
+	var plan struct {
+		Images []struct{ DrvPath, OutPath string }
+	}
 	if err := json.Unmarshal(text, &plan); err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ func (c *copies) settle(ctx context.Context, env *action.Env, result *handoff.Bu
 		}
 		o.images = append(o.images, img.Name)
 	}
-	if c.stats != (upload.Stats{}) {
+	if !c.store {
 		env.Infof("copy: %s", c.line())
 	}
 	var all []error

@@ -57,6 +57,7 @@ func withCopy(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, buil
 type copies struct {
 	to     string           // without credentials
 	failed map[string]error // by output path; nil: the caches serve the image's closure
+	store  bool             // Nix copied to another store, and says nothing of what it did
 	stats  upload.Stats
 	took   time.Duration // after the last build
 }
@@ -81,7 +82,7 @@ func copyImages(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs, re
 		c.begin(ctx, again)
 		c.wg.Wait()
 	}
-	done := &copies{to: nix.Redacted(in.copyTo), failed: c.failed}
+	done := &copies{to: nix.Redacted(in.copyTo), store: toStore(in.copyTo), failed: c.failed}
 	if c.uploader != nil {
 		done.stats = c.uploader.Stats()
 	}
