@@ -115,7 +115,7 @@ func merge(planned []handoff.PlannedImage, built []nix.Built, files map[string]s
 			DrvPath: p.DrvPath, OutPath: p.OutPath, State: handoff.BuildSkipped, Digest: p.Digest}
 		switch file := files[p.OutPath]; {
 		case file != "":
-			img.State, img.Digest, img.File = handoff.BuildSubstituted, "", file
+			img.State, img.Digest, img.File, img.LayerTags = handoff.BuildSubstituted, "", file, p.LayerTags
 		case p.Build || p.Push:
 			b := built[0]
 			built = built[1:] // targets are in the order of the plan

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -54,7 +55,9 @@ func forget(ts *testscript.TestScript, _ bool, args []string) { stories.Cache(ts
 
 // layer REFERENCE NAME: the registry gets an image of one layer at REFERENCE; its diff ID is in the variable NAME.
 func layer(ts *testscript.TestScript, _ bool, args []string) {
-	l, err := tarball.LayerFromReader(strings.NewReader("not quite a tar: " + args[1]))
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader("not quite a tar: " + args[1])), nil
+	})
 	ts.Check(err)
 	diffID, err := l.DiffID()
 	ts.Check(err)

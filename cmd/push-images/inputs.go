@@ -176,7 +176,7 @@ func builtImages(results []*handoff.BuildResult) ([]push.Image, error) {
 					i.Missing = "it was not built: " + b.Failure.Reason
 				}
 			default:
-				i.Path, i.Store = cmp.Or(b.File, r.Store.Root+b.OutPath), r.Store
+				i.Path, i.Store, i.LayerTags = cmp.Or(b.File, r.Store.Root+b.OutPath), r.Store, b.LayerTags
 			}
 			key := b.Name + " " + b.System
 			n, twice := at[key]

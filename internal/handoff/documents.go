@@ -196,19 +196,22 @@ type Store struct {
 
 // BuiltImage is one image after the build.
 type BuiltImage struct {
-	Name     string     `json:"name"`               // as in the plan
-	Tag      string     `json:"tag"`                // as in the plan
-	ImageTag string     `json:"imageTag,omitempty"` // as in the plan
-	Attr     string     `json:"attr"`               // as in the plan
-	System   string     `json:"system"`             // as in the plan
-	Family   Family     `json:"family"`             // as in the plan
-	DrvPath  string     `json:"drvPath,omitempty"`  // as in the plan
-	OutPath  string     `json:"outPath,omitempty"`  // where the image is, below store.root
-	File     string     `json:"file,omitempty"`     // where its own file is, when nothing else of it was fetched: outPath is not in the store then
-	State    BuildState `json:"state"`              // what became of it
-	Digest   string     `json:"digest,omitempty"`   // of the manifest the registry has at the tag, when skipped
-	Copied   bool       `json:"copied,omitempty"`   // the closure is in copyTo and was seen there, signed
-	Failure  *Failure   `json:"failure,omitempty"`  // when the state is failed
+	Name     string `json:"name"`               // as in the plan
+	Tag      string `json:"tag"`                // as in the plan
+	ImageTag string `json:"imageTag,omitempty"` // as in the plan
+	Attr     string `json:"attr"`               // as in the plan
+	System   string `json:"system"`             // as in the plan
+	Family   Family `json:"family"`             // as in the plan
+	DrvPath  string `json:"drvPath,omitempty"`  // as in the plan
+	OutPath  string `json:"outPath,omitempty"`  // where the image is, below store.root
+	File     string `json:"file,omitempty"`     // where its own file is, when nothing else of it was fetched: outPath is not in the store then
+
+	LayerTags []string `json:"layerTags,omitempty"` // as in the plan, when its file alone was fetched
+
+	State   BuildState `json:"state"`             // what became of it
+	Digest  string     `json:"digest,omitempty"`  // of the manifest the registry has at the tag, when skipped
+	Copied  bool       `json:"copied,omitempty"`  // the closure is in copyTo and was seen there, signed
+	Failure *Failure   `json:"failure,omitempty"` // when the state is failed
 }
 
 // Failure says why an image could not be built.

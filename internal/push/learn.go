@@ -50,7 +50,7 @@ func (r *run) prepare(ctx context.Context, m *member) error {
 		return r.probe(ctx, m)
 	case err != nil && !errors.Is(err, registry.ErrAbsent):
 		return err
-	case r.NoLearn:
+	case r.NoLearn && len(m.LayerTags) == 0:
 		return nil
 	}
 	if found != nil && r.recognise(m, found) {
@@ -257,9 +257,12 @@ func (r *run) verified(ctx context.Context, m *member, found *learned) (bool, er
 // any tag. A flake that is pushed under nothing but Nix hashes has no tag that a new build could ask for by name; its older
 // images share most layers with it all the same. Named tags come first: they move with the newest image.
 func (r *run) learnMore(ctx context.Context, m *member) error {
-	tags := r.LearnTags
-	if m.ImageTag != "" {
-		tags = append([]string{m.ImageTag}, tags...)
+	tags := m.LayerTags
+	if !r.NoLearn {
+		if m.ImageTag != "" {
+			tags = append(slices.Clone(tags), m.ImageTag)
+		}
+		tags = slices.Concat(tags, r.LearnTags)
 	}
 	found := false
 	for _, tag := range tags {

@@ -33,6 +33,10 @@ type Image struct {
 	Path  string        // on disk
 	Store handoff.Store // of Path
 
+	// LayerTags are tags of the repository that were seen to have all of its layers. They are read whatever else is: what the layers
+	// are made of may not be on this machine.
+	LayerTags []string
+
 	// Present says that the registry was seen to have the image, with Digest when that is not empty: Path is not looked at.
 	Present bool
 	Digest  string
