@@ -78,32 +78,9 @@ func printChanges(env *action.Env, c *handoff.Changes) {
 			if i == len(img.Causes)-1 {
 				branch = "└─"
 			}
-			env.Infof("    %s %s%s", branch, sentence(cause), via(cause, ", by "))
+			env.Infof("    %s %s%s", branch, cause.String(), via(cause, ", by "))
 		}
 	}
-}
-
-// sentence says what differs.
-func sentence(c handoff.Cause) string {
-	switch c.Kind {
-	case handoff.CauseSource:
-		return strings.TrimSpace(c.What + " " + c.From + c.To)
-	case handoff.CauseDependency:
-		if c.From == "" {
-			return "new dependency " + c.To
-		}
-		return "no dependency on " + c.From
-	case handoff.CauseVersion:
-		return fmt.Sprintf("%s %s → %s", c.What, orNone(c.From), orNone(c.To))
-	}
-	return fmt.Sprintf("%s: %s → %s", c.What, orNone(c.From), orNone(c.To))
-}
-
-func orNone(text string) string {
-	if text == "" {
-		return "none"
-	}
-	return text
 }
 
 // via names the derivations in between, with what is before them.
@@ -138,9 +115,9 @@ func changesSummary(c *handoff.Changes) string {
 			fmt.Fprintf(&b, "| %s | changed | | |\n", name)
 		}
 		for _, cause := range img.Causes {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, change, action.Cell(sentence(cause)), action.Cell(via(cause, "")))
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, change, action.Cell(cause.String()), action.Cell(via(cause, "")))
 			name, change = "", ""
-			text := sentence(cause)
+			text := cause.String()
 			node, known := nodes[text]
 			if !known {
 				if len(nodes) == maxNodes {

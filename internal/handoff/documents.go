@@ -1,6 +1,9 @@
 package handoff
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Family is how a Nix library writes its images to disk.
 type Family string
@@ -86,6 +89,29 @@ type Cause struct {
 	From string    `json:"from,omitempty"` // what it was; of a long value the part that differs; empty: not there, or not to be told in a line
 	To   string    `json:"to,omitempty"`   // what it is
 	Via  []string  `json:"via,omitempty"`  // names of the derivations between the image and the one that has it, the image's own left out
+}
+
+// String says what differs, in a line.
+func (c Cause) String() string {
+	switch c.Kind {
+	case CauseSource:
+		return strings.TrimSpace(c.What + " " + c.From + c.To)
+	case CauseDependency:
+		if c.From == "" {
+			return "new dependency " + c.To
+		}
+		return "no dependency on " + c.From
+	case CauseVersion:
+		return fmt.Sprintf("%s %s → %s", c.What, orNone(c.From), orNone(c.To))
+	}
+	return fmt.Sprintf("%s: %s → %s", c.What, orNone(c.From), orNone(c.To))
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "none"
+	}
+	return text
 }
 
 // Flake is the source that was evaluated.

@@ -47,6 +47,7 @@ func (p *Pipeline) HTML(w io.Writer) error {
 	page.raw("</ul>\n</header>\n<main>\n")
 
 	p.failures(page)
+	p.changes(page)
 	p.imageTable(page)
 	p.objectTable(page)
 	page.raw("</main>\n")
@@ -111,6 +112,32 @@ func (i *image) title(several bool) string {
 		return i.name + " (" + i.system + ")"
 	}
 	return i.name
+}
+
+// changes say why images are others than at an earlier commit, when the plan compared with one.
+func (p *Pipeline) changes(page *page) {
+	if p.Plan == nil || p.Plan.Changes == nil {
+		return
+	}
+	c := p.Plan.Changes
+	page.text("<section>\n<h2>Since %s</h2>\n<ul class=\"changes\">\n", fmt.Sprintf("%.12s", c.Base))
+	for _, id := range c.Added {
+		page.text("<li><b>%s</b> added\n", id.Name)
+	}
+	for _, id := range c.Removed {
+		page.text("<li><b>%s</b> removed\n", id.Name)
+	}
+	for _, img := range c.Changed {
+		page.text("<li><b>%s</b><ul>", img.Name)
+		for _, cause := range img.Causes {
+			page.text("<li>%s <span class=\"why\">%s</span>", cause.String(), strings.Join(cause.Via, " → "))
+		}
+		page.raw("</ul>\n")
+	}
+	if len(c.Added)+len(c.Removed)+len(c.Changed) == 0 {
+		page.raw("<li>no image is another\n")
+	}
+	page.raw("</ul>\n</section>\n")
 }
 
 func (p *Pipeline) imageTable(page *page) {

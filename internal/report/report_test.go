@@ -26,7 +26,8 @@ func documents(commit string) []handoff.Document {
 			{Name: "api", System: "x86_64-linux", State: handoff.StateMissing, Reason: "no cache has it", Build: true, Push: true},
 			{Name: "web", System: "x86_64-linux", State: handoff.StatePushed, Reason: "the registry has it"},
 			{Name: "bad", System: "x86_64-linux", State: handoff.StateMissing, Reason: hostile, Build: true, Push: true},
-		}},
+		}, Changes: &handoff.Changes{Base: strings.Repeat("c", 40), Added: []handoff.ImageName{{Name: hostile}}, Changed: []handoff.ChangedImage{
+			{ImageName: handoff.ImageName{Name: "api"}, Causes: []handoff.Cause{{Kind: handoff.CauseVersion, What: "go", From: "1.21.3", To: "1.21.4", Via: []string{hostile}}}}}}},
 		&handoff.BuildResult{Header: h(handoff.KindBuildResult), Images: []handoff.BuiltImage{
 			{Name: "api", System: "x86_64-linux", State: handoff.BuildBuilt},
 			{Name: "bad", System: "x86_64-linux", State: handoff.BuildFailed, Failure: &handoff.Failure{Derivation: "/nix/store/x.drv", Reason: "exit code 1", Log: []string{hostile, "second line"}}},
@@ -74,7 +75,7 @@ func TestStepsAddToOneReport(t *testing.T) {
 	for _, want := range []string{
 		"<title>team/shop: failed</title>", `<a href="https://gitea.example.org/team/shop/actions/runs/17">log</a>`,
 		`<a href="https://gitea.example.org/team/-/packages/container/api/abc">api</a>`, `<code>gitea.example.org/team/api:abc@sha256:1234</code>`,
-		`<span class="badge built-pushed">built, pushed</span>`, "3 reused, 0 mounted, 1 sent", "second line</pre>", "Deployment/shop/api", "1 object unchanged",
+		`<span class="badge built-pushed">built, pushed</span>`, "3 reused, 0 mounted, 1 sent", "second line</pre>", "<h2>Since cccccccccccc</h2>", "<li>go 1.21.3 → 1.21.4", "Deployment/shop/api", "1 object unchanged",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page has no %s", want)
