@@ -138,7 +138,8 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 	}
 	if o.Audit {
 		c.AuditLog = c.path("audit.log")
-		apiserver = append(apiserver, "--audit-policy-file="+c.path("audit-policy.yaml"), "--audit-log-path="+c.AuditLog)
+		apiserver = append(apiserver, "--audit-policy-file="+c.path("audit-policy.yaml"), "--audit-log-path="+c.AuditLog,
+			"--audit-log-maxsize=16384") // MiB: a log that begins anew would lose what is counted
 	}
 	c.apiserver, c.logs = apiserver, logs
 	if err := c.run(logs, "kube-apiserver", apiserver...); err != nil {
