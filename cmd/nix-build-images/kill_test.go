@@ -24,7 +24,6 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			t.Fatalf("build %s: %v\n%s", name, err, out)
 		}
 	}
-	const json = `echo '{ "version": 1, "arch": "amd64", "layers": [] }' > $out`
 	packages := map[string]string{}
 	const images = 5
 	for i := range images {
