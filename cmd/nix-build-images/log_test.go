@@ -158,6 +158,7 @@ func openTerminal(t *testing.T) (terminal *os.File, screen func() string) {
 	}()
 	t.Cleanup(func() { terminal.Close(); master.Close() })
 	return terminal, func() string {
+		enough := time.After(time.Second) // a display is never quiet
 		for {
 			select {
 			case text, open := <-texts:
@@ -166,6 +167,8 @@ func openTerminal(t *testing.T) (terminal *os.File, screen func() string) {
 				}
 				got += text
 			case <-time.After(200 * time.Millisecond):
+				return got
+			case <-enough:
 				return got
 			}
 		}

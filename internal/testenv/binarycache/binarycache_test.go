@@ -176,7 +176,7 @@ func TestRequests(t *testing.T) {
 	do(t, "GET", s.URL+"/"+hash+".narinfo", "")
 	want := []binarycache.Request{
 		{Method: "PUT", Path: "/nar/1b8m.nar", Status: 201, Received: 5},
-		{Method: "GET", Path: "/" + hash + ".narinfo", Status: 404},
+		{Method: "GET", Path: "/" + hash + ".narinfo", Status: 404, Sent: int64(len("404 page not found\n"))},
 	}
 	if diff := cmp.Diff(want, s.Requests()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
