@@ -1,6 +1,7 @@
 package nix
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -12,6 +13,9 @@ import (
 var transient = regexp.MustCompile(`HTTP error (408|425|429|5\d\d)|due to networking issues|unable to download|` +
 	`[Cc]ould(n't| not) (resolve|connect)|[Tt]imeout was reached|[Cc]onnection (was )?(reset|closed|refused|timed out)|` +
 	`unexpected end-of-file|[Bb]roken pipe|failed to start SSH|lost connection|unexpected EOF`)
+
+// unreached is what Nix says of a builder it could not connect to, before it says that no machine can build this.
+var unreached = regexp.MustCompile(`cannot build on '[^']*': .*`)
 
 // explain finds for each target the derivation because of which it was not built: its own, or one it depends on. A target
 // that Nix did not get to stays open, and with more also one that failed by chance.
@@ -28,6 +32,11 @@ func (b *build) explain(ctx context.Context, failed []*Built, more bool) error {
 		if b.hasBuilders() && transient.MatchString(b.log.stray()) && strings.HasPrefix(reason, "builder failed with exit code 1") {
 			// All that Nix says of a derivation whose remote builder was lost; the cause it tells before, of nobody in particular.
 			reason = "its remote builder was lost, or failed: " + b.log.stray()
+		}
+		if b.hasBuilders() && noMachine.MatchString(cmp.Or(reason, b.log.stray())) {
+			if said := unreached.FindString(b.log.said()); transient.MatchString(said) {
+				drv, reason = cmp.Or(drv, t.DrvPath), said
+			}
 		}
 		switch {
 		case err != nil:
