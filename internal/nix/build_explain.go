@@ -12,7 +12,7 @@ import (
 // transient matches what may be otherwise at the next try. It is held against what Nix says, never against what a builder prints.
 var transient = regexp.MustCompile(`HTTP error (408|425|429|5\d\d)|due to networking issues|unable to download|` +
 	`[Cc]ould(n't| not) (resolve|connect)|[Tt]imeout was reached|[Cc]onnection (was )?(reset|closed|refused|timed out)|` +
-	`unexpected end-of-file|[Bb]roken pipe|failed to start SSH|lost connection|unexpected EOF`)
+	`unexpected end-of-file|daemon disconnected unexpectedly|[Bb]roken pipe|failed to start SSH|lost connection|unexpected EOF`)
 
 // unreached is what Nix says of a builder it could not connect to, before it says that no machine can build this.
 var unreached = regexp.MustCompile(`cannot build on '[^']*': .*`)
