@@ -237,7 +237,8 @@ func (p *Pipeline) Ship(ctx context.Context, r runner.Runner, live io.Writer) (*
 			"REGISTRY": p.Registry(), "REGISTRY_USERNAME": registryUser,
 		},
 		Secrets: map[string]string{
-			"CACHE_SIGNING_KEY": strings.TrimSpace(string(key)), "REGISTRY_PASSWORD": registryPassword, "KUBECONFIG": string(kubeconfig),
+			"CACHE_SIGNING_KEY": strings.TrimSpace(string(key)), "REGISTRY_PASSWORD": registryPassword, "REGISTRY_TOKEN": registryPassword,
+			"KUBECONFIG": string(kubeconfig),
 		},
 		Log: live,
 	})

@@ -111,6 +111,7 @@ func TestThreeRuns(t *testing.T) {
 			}
 
 			t.Run("one by one", func(t *testing.T) { testOneByOne(t, p, r) })
+			t.Run("as written", func(t *testing.T) { testAsWritten(t, p, r) })
 			t.Run("shards", func(t *testing.T) { testShards(t, p, r) })
 			if r == runner.Gitea {
 				t.Run("from a git server", func(t *testing.T) { testFromGitServer(t, p) })
