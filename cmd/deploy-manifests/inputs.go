@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/flakeship/flakeship/internal/action"
@@ -80,6 +81,27 @@ func readInputs(ctx context.Context, env *action.Env) (in inputs, err error) {
 		report(explainImages(&manifest.Error{Problems: result.Problems}))
 	}
 	return in, errors.Join(problems...)
+}
+
+// noteImages notes in each object which images of the push result it runs.
+func (in *inputs) noteImages(objects []handoff.DeployedObject) {
+	if in.push == nil {
+		return
+	}
+	names := map[string]string{}
+	for _, image := range in.push.Images {
+		names[resolve.Reference(image)] = image.Name
+	}
+	pinned := map[string][]string{} // by source
+	for _, edit := range in.edits {
+		if name, ok := names[edit.New]; ok {
+			pinned[edit.Source.String()] = append(pinned[edit.Source.String()], name)
+		}
+	}
+	for i := range objects {
+		found := slices.Sorted(slices.Values(pinned[objects[i].Source]))
+		objects[i].Images = slices.Compact(found)
+	}
 }
 
 // loadPush reads a push result that everything can be deployed from.

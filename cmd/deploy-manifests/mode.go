@@ -70,6 +70,7 @@ func showDiff(ctx context.Context, env *action.Env, in inputs, result *handoff.D
 	changes, err := apply.Objects(ctx, in.cluster, in.objects, apply.Options{Conflicts: apply.Policy(env.Text("conflicts")), DryRun: true, Kinds: kinds, Refuse: set.Refuse, Watched: env.Bool("wait")})
 	result.DryRun = true
 	result.Objects = newRollouts(env, in.cluster, nil).deployed(changes)
+	in.noteImages(result.Objects)
 	if err != nil {
 		return errors.Join(explainApply(err, in.cluster.Server), write(env, result, time.Since(start), false))
 	}
@@ -112,7 +113,7 @@ func showDiff(ctx context.Context, env *action.Env, in inputs, result *handoff.D
 		env.Infof("restarts    %s", id)
 	}
 	env.Infof("diff: %s, in %.1f s; nothing was written", tally(result), time.Since(start).Seconds())
-	env.Summary(diffSummary(result, shown, restarts))
+	env.Summary("", diffSummary(result, shown, restarts))
 	_, written := env.WriteResult(result)
 	return errors.Join(err, written, env.SetOutput("diff-file", path), env.SetOutput("changed", fmt.Sprint(result.Changed)), env.SetOutputJSON("applied", []string{}))
 }

@@ -67,7 +67,7 @@ func write(env *action.Env, result *handoff.DeployResult, took time.Duration, go
 		verb = "not deployed"
 	}
 	env.Infof("%s: %s, in %.1f s", verb, tally(result), took.Seconds())
-	env.Summary(summary(result, took))
+	env.Summary("", summary(result, took))
 	_, err := env.WriteResult(result)
 	return errors.Join(err, env.SetOutput("changed", fmt.Sprint(result.Changed)), env.SetOutputJSON("applied", applied), env.SetOutputJSON("pruned", pruned),
 		env.SetOutputJSON("urls", append([]string{}, result.URLs...)))

@@ -42,6 +42,7 @@ func run(ctx context.Context, env *action.Env) error {
 	}()
 	err = d.run(ctx)
 	result.Objects = append(d.rollouts.deployed(d.changes), result.Objects...)
+	in.noteImages(result.Objects)
 	result.URLs = urls(d.changes)
 	written := write(env, result, time.Since(start), err == nil) // first: a job that is cancelled has little time left
 	<-told

@@ -25,7 +25,7 @@ func report(env *action.Env, result *handoff.BuildResult, built []nix.Built, too
 	printTable(env, result.Images, seconds)
 	closing := closingLine(result)
 	env.Infof("%s, in %.1f s", closing, took.Seconds())
-	env.Summary(summary(result, seconds, closing))
+	env.Summary(summary(result, seconds, closing), failureTable(result))
 
 	_, err := env.WriteResult(result)
 	failed := names(result.Images, handoff.BuildFailed)
@@ -127,7 +127,6 @@ func summary(result *handoff.BuildResult, seconds map[string]float64, closing st
 	for _, img := range result.Images {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", action.Cell(img.Name), action.Cell(img.System), img.State, action.Cell(remark(img, seconds[img.Attr])))
 	}
-	b.WriteString(failureTable(result))
 	b.WriteString("\n")
 	return b.String()
 }
@@ -160,7 +159,7 @@ func failureTable(result *handoff.BuildResult) string {
 	if table.Len() == 0 {
 		return ""
 	}
-	return "\n| failed image | derivation | why |\n|---|---|---|\n" + table.String() + logs.String()
+	return "| failed image | derivation | why |\n|---|---|---|\n" + table.String() + logs.String() + "\n"
 }
 
 // drvName is the name in a derivation's path: /nix/store/<hash>-<name>.drv.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"strings"
 	"time"
@@ -120,6 +121,7 @@ func merge(planned []handoff.PlannedImage, built []nix.Built, files map[string]s
 			b := built[0]
 			built = built[1:] // targets are in the order of the plan
 			img.Tag, img.OutPath, img.State, img.Digest, img.Failure = b.Tag, b.OutPath, b.State, "", b.Failure
+			img.Seconds = math.Round(b.Seconds*1000) / 1000
 		}
 		images = append(images, img)
 	}

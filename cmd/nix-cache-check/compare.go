@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/flakeship/flakeship/internal/action"
@@ -89,64 +88,4 @@ func via(c handoff.Cause, before string) string {
 		return ""
 	}
 	return before + strings.Join(c.Via, " → ")
-}
-
-// maxNodes is how many causes the graph has. With more nobody can read it, and some forges draw none.
-const maxNodes = 40
-
-// changesSummary is the part of the step summary about changes: a table, and a graph of what makes which images others.
-func changesSummary(c *handoff.Changes) string {
-	if c == nil {
-		return ""
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "#### Since %.12s\n\n| image | change | because | by |\n|---|---|---|---|\n", c.Base)
-	for _, id := range c.Added {
-		fmt.Fprintf(&b, "| %s | added | | |\n", action.Cell(id.Name))
-	}
-	for _, id := range c.Removed {
-		fmt.Fprintf(&b, "| %s | removed | | |\n", action.Cell(id.Name))
-	}
-	var graph strings.Builder
-	nodes := map[string]int{}
-	for i, img := range c.Changed {
-		name, change := action.Cell(img.Name), "changed"
-		if len(img.Causes) == 0 {
-			fmt.Fprintf(&b, "| %s | changed | | |\n", name)
-		}
-		for _, cause := range img.Causes {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, change, action.Cell(cause.String()), action.Cell(via(cause, "")))
-			name, change = "", ""
-			text := cause.String()
-			node, known := nodes[text]
-			if !known {
-				if len(nodes) == maxNodes {
-					continue
-				}
-				node = len(nodes)
-				nodes[text] = node
-				fmt.Fprintf(&graph, "  c%d[\"%s\"]\n", node, label(text))
-			}
-			fmt.Fprintf(&graph, "  c%d --> i%d([\"%s\"])\n", node, i, label(img.Name))
-		}
-	}
-	b.WriteString("\n")
-	if graph.Len() > 0 {
-		fmt.Fprintf(&b, "```mermaid\ngraph LR\n%s```\n\n", graph.String())
-	}
-	return b.String()
-}
-
-// label is a text between the quotes of a Mermaid node: no character of it means anything to Mermaid, Markdown or HTML.
-func label(text string) string {
-	var b strings.Builder
-	for _, r := range action.Clean(text) {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune(" ./-_+:,→…", r):
-			b.WriteRune(r)
-		default:
-			fmt.Fprintf(&b, "#%d;", r)
-		}
-	}
-	return b.String()
 }

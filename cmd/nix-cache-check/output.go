@@ -9,6 +9,7 @@ import (
 
 	"github.com/flakeship/flakeship/internal/action"
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/report"
 )
 
 // states in the order people care about them.
@@ -41,7 +42,7 @@ func write(env *action.Env, plan *handoff.Plan, took time.Duration) error {
 	closing := closingLine(plan, counts, len(build), len(push))
 	printChanges(env, plan.Changes)
 	env.Infof("%s, in %.1f s", closing, took.Seconds())
-	env.Summary(summary(plan, closing) + changesSummary(plan.Changes))
+	env.Summary(summary(plan, closing)+report.Changes(plan.Changes), "")
 
 	_, err := env.WriteResult(plan)
 	return errors.Join(err,

@@ -57,7 +57,8 @@ func (r *report) write(result *handoff.PushResult, took time.Duration) error {
 	digests, references := map[string]string{}, map[string]string{}
 	counts := map[handoff.PushState]int{}
 	sent := int64(0)
-	for _, p := range result.Images {
+	for i, p := range result.Images {
+		result.Images[i].Seconds = r.took[p.Name].Round(time.Millisecond).Seconds()
 		counts[p.State]++
 		sent += p.Uploaded
 		if p.State != handoff.PushFailed {
@@ -86,7 +87,7 @@ func (r *report) write(result *handoff.PushResult, took time.Duration) error {
 		end()
 	}
 	r.env.Infof("%s, in %.1f s", closing, took.Seconds())
-	r.env.Summary(r.summary(result, closing))
+	r.env.Summary(r.summary(result, closing), "")
 	_, err := r.env.WriteResult(result)
 	return errors.Join(err,
 		r.env.SetOutputJSON("digests", digests),

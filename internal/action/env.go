@@ -9,6 +9,9 @@ import (
 	"sync"
 
 	"github.com/sethvargo/go-githubactions"
+
+	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/inert"
 )
 
 // Env is one run of an action: its inputs and the ways to say something. It may be used from several goroutines.
@@ -18,6 +21,11 @@ type Env struct {
 	values map[string]string
 	sdk    *githubactions.Action
 	runner bool // outputs go to the runner's file, and the log is a command channel
+
+	table, details string           // of the summary
+	written        handoff.Document // the result; nil: none was written
+	failures       []*Failure       // in the order they were reported
+	secrets        []string         // lines that are masked
 
 	mu    sync.Mutex
 	log   io.Writer
@@ -56,6 +64,9 @@ func (e *Env) command(name, message string) {
 func (e *Env) Mask(secret string) {
 	for line := range strings.Lines(secret) {
 		if line = strings.TrimSpace(line); len(line) > 1 { // runners ignore masks of one character
+			e.mu.Lock()
+			e.secrets = append(e.secrets, line)
+			e.mu.Unlock()
 			e.command("add-mask", line)
 		}
 	}
@@ -112,15 +123,16 @@ func (e *Env) print(text string) {
 
 // report writes a failure: what the failing tool said, then one error: and one hint: line. On GitHub it is an annotation too.
 func (e *Env) report(f *Failure) {
+	e.failures = append(e.failures, f)
 	if f.Detail != "" {
 		w := e.Foreign("  | ")
 		io.WriteString(w, strings.TrimRight(f.Detail, "\n")+"\n")
 		w.Close()
 	}
-	message := oneLine(f.Err.Error())
+	message := inert.OneLine(f.Err.Error())
 	e.print(e.spec.Name + ": error: " + message)
 	if f.Hint != "" {
-		e.print(e.spec.Name + ": hint: " + oneLine(f.Hint))
+		e.print(e.spec.Name + ": hint: " + inert.OneLine(f.Hint))
 	}
 	// Gitea, Forgejo and act show an annotation as one more line of the log: there it would only repeat the line above.
 	if e.Getenv("GITHUB_ACTIONS") == "true" && e.Getenv("GITEA_ACTIONS") == "" && e.Getenv("FORGEJO_ACTIONS") == "" && e.Getenv("ACT") == "" {
@@ -224,34 +236,5 @@ func (e *Env) resume() {
 	}
 }
 
-// Clean makes one line of text from outside harmless: no terminal control, and nothing a runner takes for a command.
-// GitHub's older parser finds "##[" anywhere in a line, the newer one "::" at its start.
-func Clean(line string) string {
-	var b strings.Builder
-	for _, r := range line {
-		switch {
-		case r == '\t':
-			b.WriteByte('\t')
-		case r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069':
-			fmt.Fprintf(&b, "\\x%02x", r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	line = strings.ReplaceAll(b.String(), "##[", "# #[")
-	if trimmed := strings.TrimLeft(line, " \t\u00a0\ufeff"); strings.HasPrefix(trimmed, "::") {
-		line = strings.Replace(line, "::", ": :", 1)
-	}
-	return line
-}
-
-// oneLine folds text of several lines.
-func oneLine(text string) string {
-	var parts []string
-	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line != "" {
-			parts = append(parts, line)
-		}
-	}
-	return strings.Join(parts, "; ")
-}
+// Clean makes one line of text from outside harmless, see package inert.
+func Clean(line string) string { return inert.Line(line) }

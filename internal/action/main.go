@@ -91,6 +91,7 @@ func Main(ctx context.Context, p Process, spec Spec, run func(context.Context, *
 		for _, problem := range problems {
 			env.report(Fail(BadInput, problem, "see %s --help, or actions/%s/README.md", spec.Name, spec.Name))
 		}
+		env.writeSummary(BadInput)
 		return int(BadInput)
 	}
 	ctx = context.WithValue(ctx, untimed{}, ctx)
@@ -101,10 +102,12 @@ func Main(ctx context.Context, p Process, spec Spec, run func(context.Context, *
 	}
 	err := run(ctx, env)
 	env.EndForeign()
-	if err == nil {
-		return int(Done)
+	code := Done
+	if err != nil {
+		code = env.reportAll(ctx, err)
 	}
-	return int(env.reportAll(ctx, err))
+	env.writeSummary(code)
+	return int(code)
 }
 
 type untimed struct{}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,6 +113,7 @@ func (e *Env) WriteResult(d handoff.Document) (string, error) {
 	if _, err := handoff.WriteFile(path, d); err != nil {
 		return "", err
 	}
+	e.written = d
 	e.addToReport(d)
 	name := string(head.Kind)
 	if err := e.SetOutput(name, path); err != nil {
@@ -132,8 +132,7 @@ func (e *Env) addToReport(d handoff.Document) {
 	if path == "" {
 		return
 	}
-	run := report.Run{Repository: e.Getenv("GITHUB_REPOSITORY"), Server: e.Getenv("GITHUB_SERVER_URL"), ID: e.Getenv("GITHUB_RUN_ID"), Ref: e.Getenv("GITHUB_REF_NAME")}
-	if err := report.Add(path, d, run); err != nil {
+	if err := report.Add(path, d, e.run()); err != nil {
 		e.Warnf("%v", err)
 	}
 }
@@ -153,41 +152,4 @@ func (e *Env) tempDir() string {
 		return dir
 	}
 	return os.TempDir()
-}
-
-// Summary adds Markdown to the step's summary; without a runner that has one it does nothing. Text from outside goes
-// through Cell. A summary that cannot be written is worth a warning, not a failed step.
-func (e *Env) Summary(markdown string) {
-	if path := e.Getenv("GITHUB_STEP_SUMMARY"); path != "" {
-		if err := appendFile(path, markdown); err != nil {
-			e.Warnf("step summary: %v", err)
-		}
-	}
-}
-
-// Cell escapes text for a table cell of the step summary.
-func Cell(text string) string {
-	return cell.Replace(Clean(oneLine(text)))
-}
-
-var cell = strings.NewReplacer("|", `\|`, "`", "'", "<", "&lt;", ">", "&gt;", "[", `\[`, "]", `\]`, "*", `\*`, "_", `\_`, "!", `\!`, "@", "&#64;", "#", "&#35;")
-
-// Pre makes text from outside, of any number of lines, a block of the step summary that shows it as it is.
-func Pre(text string) string {
-	var b strings.Builder
-	b.WriteString("<pre>")
-	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
-		b.WriteString(html.EscapeString(Clean(line)) + "\n")
-	}
-	b.WriteString("</pre>\n")
-	return b.String()
-}
-
-func appendFile(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
 }

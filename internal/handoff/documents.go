@@ -237,6 +237,7 @@ type BuiltImage struct {
 	State   BuildState `json:"state"`             // what became of it
 	Digest  string     `json:"digest,omitempty"`  // of the manifest the registry has at the tag, when skipped
 	Copied  bool       `json:"copied,omitempty"`  // the closure is in copyTo and was seen there, signed
+	Seconds float64    `json:"seconds,omitempty"` // its own build took, when it was built
 	Failure *Failure   `json:"failure,omitempty"` // when the state is failed
 }
 
@@ -269,16 +270,18 @@ const (
 	PushUploaded  PushState = "uploaded"  // the manifest was written
 	PushUnchanged PushState = "unchanged" // the registry had this image at this tag
 	PushFailed    PushState = "failed"
+	PushSkipped   PushState = "skipped" // it is not in the registry, and was not sent: see skipped of the result
 )
 
 // PushResult is what the registry has now. Written by push-images.
 type PushResult struct {
 	Header
-	Registry string        `json:"registry"`         // prefix, e.g. registry.example.org/team
-	Complete bool          `json:"complete"`         // every image of the build results is in the registry
-	Parts    []Part        `json:"parts,omitempty"`  // of which plans, when those were cut; deploy-manifests wants all of a plan
-	DryRun   bool          `json:"dryRun,omitempty"` // it is what the registry would have: nothing was written
-	Images   []PushedImage `json:"images"`           // sorted by name
+	Registry string        `json:"registry"`          // prefix, e.g. registry.example.org/team
+	Complete bool          `json:"complete"`          // every image of the build results is in the registry
+	Parts    []Part        `json:"parts,omitempty"`   // of which plans, when those were cut; deploy-manifests wants all of a plan
+	DryRun   bool          `json:"dryRun,omitempty"`  // it is what the registry would have: nothing was written
+	Skipped  string        `json:"skipped,omitempty"` // why nothing was sent, in a pull request from a fork; images that the registry has are named all the same
+	Images   []PushedImage `json:"images"`            // sorted by name
 }
 
 func (*PushResult) kind() Kind { return KindPushResult }
@@ -295,6 +298,7 @@ type PushedImage struct {
 	State      PushState `json:"state"`               // what became of it
 	Layers     Layers    `json:"layers"`              // how its layers got there
 	Uploaded   int64     `json:"uploadedBytes"`       // bytes of blobs and manifests sent for this image
+	Seconds    float64   `json:"seconds,omitempty"`   // from its first request to its last
 	Error      string    `json:"error,omitempty"`     // when the state is failed
 }
 
@@ -335,11 +339,12 @@ const (
 // DeployResult is what the cluster has now. Written by deploy-manifests.
 type DeployResult struct {
 	Header
-	Server  string           `json:"server"`           // API server's URL
-	Changed bool             `json:"changed"`          // at least one object was created, configured or recreated
-	DryRun  bool             `json:"dryRun,omitempty"` // nothing was written: the actions are what would have been done
-	Objects []DeployedObject `json:"objects"`          // in the order they were applied
-	Images  []PinnedImage    `json:"images"`           // references that were pinned, sorted
+	Server  string           `json:"server"`            // API server's URL
+	Changed bool             `json:"changed"`           // at least one object was created, configured or recreated
+	DryRun  bool             `json:"dryRun,omitempty"`  // nothing was written: the actions are what would have been done
+	Skipped string           `json:"skipped,omitempty"` // why no cluster was asked, in a pull request from a fork
+	Objects []DeployedObject `json:"objects"`           // in the order they were applied
+	Images  []PinnedImage    `json:"images"`            // references that were pinned, sorted
 
 	Set       string    `json:"set,omitempty"`       // name of the set the objects belong to
 	Namespace string    `json:"namespace,omitempty"` // where the set's own objects are
@@ -371,6 +376,8 @@ type DeployedObject struct {
 	Rollout    Rollout `json:"rollout"`             // how far it got
 	Seconds    float64 `json:"seconds,omitempty"`   // from apply to ready or failed
 	Message    string  `json:"message,omitempty"`   // why it failed, or what it waits for
+
+	Images []string `json:"images,omitempty"` // of the push result that were pinned in it, by name, sorted
 }
 
 // ID is kind/namespace/name, or kind/name for an object without a namespace.

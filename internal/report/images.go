@@ -16,6 +16,7 @@ type image struct {
 	planned      *handoff.PlannedImage
 	built        *handoff.BuiltImage
 	pushed       *handoff.PushedImage
+	objects      []*handoff.DeployedObject // that run it
 }
 
 // images joins the documents by name and system, sorted by both; an image of several systems has one row each.
@@ -47,6 +48,17 @@ func (p *Pipeline) images() []*image {
 			}
 			if len(pushed.Systems) == 0 { // pushed from a file, for a system nobody named
 				row(pushed.Name, "").pushed = pushed
+			}
+		}
+	}
+	if p.Deploy != nil {
+		for i := range p.Deploy.Objects {
+			for _, name := range p.Deploy.Objects[i].Images {
+				for k, r := range rows {
+					if k.name == name {
+						r.objects = append(r.objects, &p.Deploy.Objects[i])
+					}
+				}
 			}
 		}
 	}

@@ -54,8 +54,8 @@ func Add(path string, doc handoff.Document, run Run) error {
 	if h.Kind == handoff.KindPlan || p.Commit != h.Commit {
 		p = Pipeline{}
 	}
-	p.Commit, p.Run = h.Commit, run
-	p.put(doc)
+	p.Run = run
+	p.Put(doc)
 	var page bytes.Buffer
 	if err := p.HTML(&page); err != nil {
 		return err
@@ -70,7 +70,9 @@ func Add(path string, doc handoff.Document, run Run) error {
 	return os.Rename(temp, path)
 }
 
-func (p *Pipeline) put(doc handoff.Document) {
+// Put adds a document of a step.
+func (p *Pipeline) Put(doc handoff.Document) {
+	p.Commit = header(doc).Commit
 	switch doc := doc.(type) {
 	case *handoff.Plan:
 		p.Plan = doc
@@ -108,26 +110,39 @@ func parse(page []byte) (Pipeline, error) {
 		return p, ErrForeign
 	}
 	for _, m := range found {
-		var doc handoff.Document
-		switch handoff.Kind(m[1]) {
-		case handoff.KindPlan:
-			doc = new(handoff.Plan)
-		case handoff.KindBuildResult:
-			doc = new(handoff.BuildResult)
-		case handoff.KindPushResult:
-			doc = new(handoff.PushResult)
-		case handoff.KindDeployResult:
-			doc = new(handoff.DeployResult)
-		default:
+		doc := document(handoff.Kind(m[1]))
+		if doc == nil {
 			return p, ErrForeign
 		}
 		if err := json.Unmarshal(m[2], doc); err != nil {
 			return p, ErrForeign
 		}
-		p.Commit = header(doc).Commit
-		p.put(doc)
+		p.Put(doc)
 	}
 	return p, nil
+}
+
+// document is an empty one of a kind; nil when there is no such kind.
+func document(kind handoff.Kind) handoff.Document {
+	switch kind {
+	case handoff.KindPlan:
+		return new(handoff.Plan)
+	case handoff.KindBuildResult:
+		return new(handoff.BuildResult)
+	case handoff.KindPushResult:
+		return new(handoff.PushResult)
+	case handoff.KindDeployResult:
+		return new(handoff.DeployResult)
+	}
+	return nil
+}
+
+// Load adds the document of a kind at path, as a step of the same run wrote it. One that cannot be read is left out: the step that
+// needs it says so.
+func (p *Pipeline) Load(kind handoff.Kind, path string) {
+	if doc := document(kind); doc != nil && path != "" && handoff.Load(path, doc) == nil {
+		p.Put(doc)
+	}
 }
 
 func header(doc handoff.Document) handoff.Header {

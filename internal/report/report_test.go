@@ -29,17 +29,18 @@ func documents(commit string) []handoff.Document {
 		}, Changes: &handoff.Changes{Base: strings.Repeat("c", 40), Added: []handoff.ImageName{{Name: hostile}}, Changed: []handoff.ChangedImage{
 			{ImageName: handoff.ImageName{Name: "api"}, Causes: []handoff.Cause{{Kind: handoff.CauseVersion, What: "go", From: "1.21.3", To: "1.21.4", Via: []string{hostile}}}}}}},
 		&handoff.BuildResult{Header: h(handoff.KindBuildResult), Images: []handoff.BuiltImage{
-			{Name: "api", System: "x86_64-linux", State: handoff.BuildBuilt},
+			{Name: "api", System: "x86_64-linux", State: handoff.BuildBuilt, Copied: true, Seconds: 12.25},
 			{Name: "bad", System: "x86_64-linux", State: handoff.BuildFailed, Failure: &handoff.Failure{Derivation: "/nix/store/x.drv", Reason: "exit code 1", Log: []string{hostile, "second line"}}},
 			{Name: "web", System: "x86_64-linux", State: handoff.BuildSkipped},
 		}},
 		&handoff.PushResult{Header: h(handoff.KindPushResult), Images: []handoff.PushedImage{
-			{Name: "api", Repository: "gitea.example.org/team/api", Tag: "abc", Digest: "sha256:1234", Systems: []string{"x86_64-linux"}, State: handoff.PushUploaded, Layers: handoff.Layers{Reused: 3, Uploaded: 1}, Uploaded: 2048},
+			{Name: "api", Repository: "gitea.example.org/team/api", Tag: "abc", Digest: "sha256:1234", Systems: []string{"x86_64-linux"}, State: handoff.PushUploaded, Layers: handoff.Layers{Reused: 3, Uploaded: 1}, Uploaded: 2048, Seconds: 0.25},
 			{Name: "web", Repository: "gitea.example.org/team/web", Tag: "def", Digest: "sha256:5678", Systems: []string{"x86_64-linux"}, State: handoff.PushUnchanged},
 		}},
 		&handoff.DeployResult{Header: h(handoff.KindDeployResult), Changed: true, Objects: []handoff.DeployedObject{
-			{Kind: "Deployment", Namespace: "shop", Name: "api", Action: handoff.ActionConfigured, Rollout: handoff.RolloutReady, Seconds: 1.5, Message: "2 pods"},
+			{Kind: "Deployment", Namespace: "shop", Name: "api", Action: handoff.ActionConfigured, Rollout: handoff.RolloutReady, Seconds: 1.5, Message: "2 pods", Images: []string{"api"}},
 			{Kind: "Service", Namespace: "shop", Name: "api", Action: handoff.ActionUnchanged, Rollout: handoff.RolloutNone},
+			{Kind: "CronJob", Namespace: "shop", Name: hostile, Action: handoff.ActionUnchanged, Rollout: handoff.RolloutNone, Images: []string{"web"}},
 		}},
 	}
 }
@@ -60,7 +61,7 @@ func TestStepsAddToOneReport(t *testing.T) {
 		"<li>3 images</li>",
 		"<li>3 images</li><li>1 built</li>",
 		"<li>3 images</li><li>1 built</li><li>1 pushed</li><li>2.0 KiB sent</li>",
-		"<li>3 images</li><li>1 built</li><li>1 pushed</li><li>2.0 KiB sent</li><li>1 of 2 objects changed</li>",
+		"<li>3 images</li><li>1 built</li><li>1 pushed</li><li>2.0 KiB sent</li><li>1 of 3 objects changed</li>",
 	}
 	docs := documents(strings.Repeat("a", 40))
 	for i, doc := range docs {
@@ -75,7 +76,7 @@ func TestStepsAddToOneReport(t *testing.T) {
 	for _, want := range []string{
 		"<title>team/shop: failed</title>", `<a href="https://gitea.example.org/team/shop/actions/runs/17">log</a>`,
 		`<a href="https://gitea.example.org/team/-/packages/container/api/abc">api</a>`, `<code>gitea.example.org/team/api:abc@sha256:1234</code>`,
-		`<span class="badge built-pushed">built, pushed</span>`, "3 reused, 0 mounted, 1 sent", "second line</pre>", "<h2>Since cccccccccccc</h2>", "<li>go 1.21.3 → 1.21.4", "Deployment/shop/api", "1 object unchanged",
+		`<span class="badge built-pushed">built, pushed</span>`, "3 reused, 0 mounted, 1 sent", "second line</pre>", "<h2>Since cccccccccccc</h2>", "<li>go 1.21.3 → 1.21.4", "Deployment/shop/api", "2 objects unchanged",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page has no %s", want)

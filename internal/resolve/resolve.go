@@ -44,6 +44,16 @@ type target struct {
 	name string // image name of the push result, or the repository an override names
 	repo string // normalised
 	to   string // what is written
+
+	unsent bool // it has no digest, because nothing was pushed
+}
+
+// Reference is what an image of a push result becomes: repository:tag@digest, without the digest while it is not pushed.
+func Reference(image handoff.PushedImage) string {
+	if image.State == handoff.PushSkipped {
+		return image.Repository + ":" + image.Tag
+	}
+	return image.Reference()
 }
 
 // New makes a Table of a push result, which may be nil, and overrides of the form NAME=reference: NAME is an image name of
@@ -59,10 +69,10 @@ func New(push *handoff.PushResult, overrides []string) (*Table, error) {
 			if err != nil {
 				return nil, fmt.Errorf("image %s of the push result: repository %q: %w", image.Name, image.Repository, err)
 			}
-			if _, _, err := parse(image.Reference()); err != nil || image.Digest == "" {
+			if _, _, err := parse(Reference(image)); err != nil || image.Digest == "" && image.State != handoff.PushSkipped {
 				return nil, fmt.Errorf("image %s of the push result has no usable digest: %q", image.Name, image.Digest)
 			}
-			one := &target{name: image.Name, repo: repo, to: image.Reference()}
+			one := &target{name: image.Name, repo: repo, to: Reference(image), unsent: image.State == handoff.PushSkipped}
 			t.targets = append(t.targets, one)
 			t.byRepo[repo], t.byName[image.Name] = one, one
 		}
@@ -121,7 +131,7 @@ func (t *Table) override(text string, overridden map[*target]bool) error {
 	if overridden[one] && one.to != ref.String() {
 		return fmt.Errorf("%q: %s is overridden twice, also by %s", text, name, one.to)
 	}
-	overridden[one] = true
+	overridden[one], one.unsent = true, false
 	one.to = ref.String() // with its registry host: never taken for a bare name
 	return nil
 }
@@ -248,7 +258,7 @@ func (r *run) pin(f field, from string, one *target) {
 	r.matched[one] = true
 	r.count[handoff.PinnedImage{From: from, To: one.to}]++
 	r.result.Edits = append(r.result.Edits, manifest.Edit{Source: f.object.Source, Path: f.path, Old: from, New: one.to})
-	if repo, to, err := parse(one.to); err == nil && r.ours(repo) && !digested(to) {
+	if repo, to, err := parse(one.to); err == nil && !one.unsent && r.ours(repo) && !digested(to) {
 		r.report(f.problem("is overridden by %s, which has no digest", one.to))
 	}
 }

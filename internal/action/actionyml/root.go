@@ -73,12 +73,16 @@ func RenderRoot(name, description string, stages []Stage) string {
 		fmt.Fprintf(&b, "  %s:\n    description: %s\n    value: ${{ steps.%s.outputs.%s }}\n", out.name, quote(out.file.Description), out.stage, out.name)
 	}
 	b.WriteString("runs:\n  using: composite\n  steps:\n")
-	for _, s := range stages {
+	for i, s := range stages {
 		fmt.Fprintf(&b, "    - id: %s\n", s.ID)
 		if s.If != "" {
 			fmt.Fprintf(&b, "      if: %s\n", s.If)
 		}
 		b.WriteString("      shell: bash\n      env:\n")
+		fmt.Fprintf(&b, "        FLAKESHIP_PIPELINE: %s\n", place(stages[i+1:]))
+		for _, earlier := range stages[:i] {
+			fmt.Fprintf(&b, "        FLAKESHIP_%s: ${{ steps.%s.outputs.%s }}\n", strings.TrimPrefix(action.EnvName(earlier.document()), "INPUT_"), earlier.ID, earlier.document())
+		}
 		for _, in := range s.Order {
 			if expression, wired := s.Wired[in]; wired {
 				fmt.Fprintf(&b, "        %s: ${{ %s }}\n", action.EnvName(in), expression)
@@ -90,6 +94,31 @@ func RenderRoot(name, description string, stages []Stage) string {
 		fmt.Fprintf(&b, "      run: '\"$GITHUB_ACTION_PATH/actions/launch.sh\" %s'\n", s.Name)
 	}
 	return b.String()
+}
+
+// place tells a stage whether one of those after it will run: the last one writes the summary of all.
+func place(after []Stage) string {
+	var conditions []string
+	for _, s := range after {
+		if s.If == "" {
+			return "more"
+		}
+		conditions = append(conditions, s.If)
+	}
+	if len(conditions) == 0 {
+		return "last"
+	}
+	return fmt.Sprintf("${{ (%s) && 'more' || 'last' }}", strings.Join(conditions, " || "))
+}
+
+// document is the output with the path of the stage's hand-over document: its first.
+func (s Stage) document() string {
+	for _, name := range s.Order {
+		if _, isOutput := s.File.Outputs[name]; isOutput {
+			return name
+		}
+	}
+	return ""
 }
 
 type rootInput struct {
