@@ -124,15 +124,21 @@ func hint(f *handoff.Failure, again string) string {
 		}
 		return fmt.Sprintf("an image is a docker-archive, a stream script, the JSON of nix2container or an OCI layout; %s makes it on your machine", again)
 	}
-	text := fmt.Sprintf("%s -L repeats it on your machine", again)
-	if f.Kind == handoff.FailureTimeout {
-		text += "; timeout and max-silent-time in nix.conf give it more time"
+	if otherwise.MatchString(f.Reason) {
+		return "the flake is another than the one that was planned: run nix-cache-check again, or check out the plan's commit"
 	}
+	log := fmt.Sprintf("%s -L repeats it on your machine", again)
 	if len(f.Log) > 0 {
-		text = fmt.Sprintf("nix log %s shows all that its builder printed; %s", f.Derivation, text)
+		log = fmt.Sprintf("nix log %s shows all that its builder printed; %s -L repeats it on your machine", f.Derivation, again)
 	}
-	return text
+	if f.Kind == handoff.FailureTimeout {
+		return fmt.Sprintf("timeout and max-silent-time in nix.conf give it more time; %s", log)
+	}
+	return log
 }
+
+// otherwise is what *nix.ChangedError says, of which a Failure has the words alone.
+var otherwise = regexp.MustCompile(` is .* now, the plan has `)
 
 // repeat is the command that builds an attribute: in a checkout, or of the pinned source when that is to be had everywhere.
 func repeat(flake handoff.Flake, attr string) string {

@@ -132,7 +132,6 @@ func explainNix(err error) *action.Failure {
 		eval      *nix.EvalError
 		duplicate *nix.DuplicateError
 		glob      *nix.GlobError
-		changed   *nix.ChangedError
 		command   *nix.CommandError
 	)
 	switch {
@@ -149,8 +148,6 @@ func explainNix(err error) *action.Failure {
 		return action.Fail(action.BadInput, err, "give one of them another imageName, or leave it out with the line !%s in the input attributes", duplicate.Attrs[1])
 	case errors.As(err, &glob):
 		return action.Fail(action.BadInput, err, "give names of packages, or globs such as *-image, one per line")
-	case errors.As(err, &changed):
-		return action.Fail(action.Conflict, err, "the flake changed while it was being checked; run the step again")
 	case errors.As(err, &command):
 		f := action.Fail(action.Failed, err, "Nix's own message is above; log-level: debug shows all it prints")
 		f.Detail = command.Message()

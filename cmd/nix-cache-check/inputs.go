@@ -75,7 +75,7 @@ func readInputs(ctx context.Context, env *action.Env, n *nix.Nix) (inputs, error
 
 	in.caches.CertFile = certificates(env, s.CertFile)
 	in.caches.StoreDir, err = storepath.ParseDir(s.StoreDir)
-	bad("the installed Nix reports no usable store directory", err)
+	bad("Nix has its store in a folder such as /nix/store: see store in nix.conf, and NIX_STORE_DIR", err)
 
 	if given := env.Text("registry"); given != "" {
 		if in.prefix, err = registry.Prefix(given); err != nil {
