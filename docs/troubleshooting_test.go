@@ -260,6 +260,9 @@ func (s *source) texts(x ast.Expr) (all []string) {
 		if last(x.Fun) == "Sprintf" {
 			return s.format(x.Args[0], x.Args[1:])
 		}
+		if slices.ContainsFunc(x.Args, func(arg ast.Expr) bool { return last(arg) == "Hint" }) {
+			return nil
+		}
 		o = s.object(x.Fun)
 	case *ast.SelectorExpr:
 		if x.Sel.Name == "Hint" {
