@@ -93,12 +93,20 @@ func (d *deploy) acquire(ctx context.Context) (err error) {
 	d.lock, err = deployset.Acquire(ctx, d.cluster, d.name, deployset.LockOptions{
 		Holder:   d.record.Run,
 		Patience: d.env.Duration("lock-timeout"),
-		Waiting:  func(e *deployset.HeldError) { d.env.Infof("waiting: %v", e) },
+		Waiting:  func(e *deployset.HeldError) { d.env.Infof("waiting: %s", waitingFor(e, time.Now())) },
+		Died:     func(e *deployset.HeldError) { d.env.Infof("took over the lock of a run that has died: %s", e.Holder) },
 		Lost:     func(err error) { d.lost(err) },
 	})
 	if err != nil {
 		return err
 	}
+	d.cluster.Fence(func() error {
+		err := d.lock.Held()
+		if err != nil {
+			d.lost(err)
+		}
+		return err
+	})
 	if err := d.set.Open(ctx); err != nil {
 		return err
 	}
@@ -113,8 +121,21 @@ func (d *deploy) release(ctx context.Context) {
 	if d.lock == nil {
 		return
 	}
+	d.cluster.Fence(nil) // the lock is let go of only where it is still ours
 	if err := d.lock.Release(ctx); err != nil {
-		d.env.Warnf("the set's lock could not be released, the next run waits half a minute for it: %s", cluster.Diagnose(err).Text)
+		d.env.Warnf("the set's lock could not be released, the next run waits until it has run out: %s", cluster.Diagnose(err).Text)
+	}
+}
+
+// waitingFor says who has the lock, and how long that is believed of a run that is silent.
+func waitingFor(e *deployset.HeldError, now time.Time) string {
+	switch left := e.Until.Sub(now).Round(time.Second).Seconds(); {
+	case e.Gone:
+		return fmt.Sprintf("%v; its process, on this machine, is gone: this run goes on in %.0f s", e, left)
+	case e.Until.IsZero():
+		return e.Error()
+	default:
+		return fmt.Sprintf("%v; if it is silent for %.0f s, until %s, it has died and this run goes on", e, left, e.Until.UTC().Format("15:04:05"))
 	}
 }
 

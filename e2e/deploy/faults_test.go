@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,17 +15,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
-
-// eventually waits for a condition, for as long as a machine under load may need.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if done() {
-			return
-		}
-	}
-	t.Fatalf("%s did not come within two minutes", what)
-}
 
 // An API server that is killed in the middle of an apply, and is back soon, is either not noticed or reported as what it is; the
 // next run finishes the work.
@@ -45,7 +33,7 @@ func TestServerKilledMidApply(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the first object", func() bool { return len(configMaps(t, ns)) > 0 })
+	await(t, "the first object is there", func() bool { return len(configMaps(t, ns)) > 0 })
 	if err := cluster.RestartAPIServer(0); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +41,7 @@ func TestServerKilledMidApply(t *testing.T) {
 	if text := log.String(); err != nil && (strings.Count(text, "deploy-manifests: error: ") != 1 || strings.Count(text, "deploy-manifests: hint: ") != 1 || !strings.Contains(text, cluster.URL)) {
 		t.Errorf("%v:\n%s", err, text)
 	}
-	eventually(t, "the API server", func() bool {
+	await(t, "the API server is ready", func() bool {
 		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(t.Context()).Error() == nil
 	})
 	last := deploy(t, manifests)
@@ -69,7 +57,7 @@ func TestTokenExpires(t *testing.T) {
 	ns := namespace(t)
 	allow(t, ns, "system:serviceaccount:"+ns+":default", rule("", "get list watch patch create update delete", "*"), rule("apps", "get list watch patch create", "*"),
 		rule("coordination.k8s.io", "get list create update patch delete", "*"), rule("events.k8s.io", "list watch", "*"))
-	eventually(t, "the service account", func() bool {
+	await(t, "the service account is there", func() bool {
 		_, err := client.CoreV1().ServiceAccounts(ns).Get(t.Context(), "default", metav1.GetOptions{})
 		return err == nil
 	})
@@ -98,7 +86,7 @@ func TestTokenExpires(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cmd.Process.Kill()
-	eventually(t, "the Deployment", func() bool { return count(t, "apps/v1", "deployments", ns) == 1 })
+	await(t, "the Deployment is there", func() bool { return count(t, "apps/v1", "deployments", ns) == 1 })
 
 	renew("two")
 	if err := at(t, "v1", "secrets", ns).Delete(t.Context(), "one", metav1.DeleteOptions{}); err != nil {
@@ -109,7 +97,7 @@ func TestTokenExpires(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the end of the token", func() bool {
+	await(t, "the token has ended", func() bool {
 		_, err := old.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authv1.SelfSubjectReview{}, metav1.CreateOptions{})
 		return err != nil && strings.Contains(err.Error(), "Unauthorized")
 	})

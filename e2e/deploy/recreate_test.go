@@ -138,7 +138,7 @@ func TestNamespaceTerminating(t *testing.T) {
 	if err := at(t, "v1", "namespaces", "").Delete(t.Context(), ns, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the end of the namespace", func() bool { return get(t, "v1", "configmaps", ns, "held").GetDeletionTimestamp() != nil })
+	await(t, "the namespace is ending", func() bool { return get(t, "v1", "configmaps", ns, "held").GetDeletionTimestamp() != nil })
 	deploy(t, fmt.Sprintf(configMap, "a", ns, "1"), "--prune=false").wants(t, 1, "because it is being terminated", "nothing was applied")
 	deploy(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+ns+"}\n", "--prune=false").wants(t, 1, "Namespace/"+ns+": it is being deleted", "nothing was applied")
 }

@@ -22,17 +22,6 @@ func runOf(number int, commit string) []string {
 		fmt.Sprintf("GITHUB_RUN_ID=10%d", number), "GITHUB_SHA=" + strings.Repeat(commit, 40)}
 }
 
-// holder is who has the set's lock; empty: nobody.
-func holder(t *testing.T, ns, name string) string {
-	t.Helper()
-	lease := exists(t, "coordination.k8s.io/v1", "leases", ns, "flakeship-"+name)
-	if lease == nil {
-		return ""
-	}
-	text, _, _ := unstructured.NestedString(lease.Object, "spec", "holderIdentity")
-	return text
-}
-
 func value(t *testing.T, ns, name string) string {
 	t.Helper()
 	o := exists(t, "v1", "configmaps", ns, name)
@@ -41,30 +30,6 @@ func value(t *testing.T, ns, name string) string {
 	}
 	text, _, _ := unstructured.NestedString(o.Object, "data", "a")
 	return text
-}
-
-// One run at a time: a second one waits, and says for whom when it waits no longer.
-func TestLock(t *testing.T) {
-	ns := namespace(t)
-	args := []string{withPrune, "--namespace", ns}
-	with := func(number int, manifests string, more ...string) outcome {
-		return deployIn(t, runOf(number, fmt.Sprint(number)), manifests, append(args, more...)...)
-	}
-	_, firstLog, end := startDeploy(t, fmt.Sprintf(configMap, "a", ns, "1")+deployment("slow", ns, "slow-start"), args...)
-	await(t, "the first run has the lock", func() bool { return holder(t, ns, "testlock") != "" })
-	o := with(2, fmt.Sprintf(configMap, "a", ns, "2"), "--name", "testlock", "--lock-timeout", "1s")
-	o.wants(t, 4, "waiting: another run deploys the set testlock: process ", "error: another run deploys the set testlock: process ", "nothing was applied")
-	o = with(3, fmt.Sprintf(configMap, "a", ns, "3"), "--name", "testlock")
-	o.wants(t, 0, "waiting: another run deploys the set testlock: process ", "pruned      Deployment/"+ns+"/slow")
-	if code := end(); code != 0 {
-		t.Errorf("the first run ended with %d:\n%s", code, firstLog)
-	}
-	if got := holder(t, ns, "testlock"); got != "" {
-		t.Errorf("the lock is %s's", got)
-	}
-	if got := value(t, ns, "a"); got != "3" {
-		t.Errorf("a is %s", got)
-	}
 }
 
 // An older commit does not take the place of a newer one, unless it is told to.
@@ -275,6 +240,9 @@ func TestEndedAnywhere(t *testing.T) {
 				}
 				o := deploy(t, next, args...)
 				o.wants(t, 0)
+				if signal == syscall.SIGKILL && !strings.Contains(o.log, "took over the lock of a run that has died: process ") {
+					t.Errorf("the lock was not taken over:\n%s", o.log)
+				}
 				if got := fmt.Sprintf("%s %s", configMaps(t, ns), value(t, ns, "a")); got != "[a] 2" {
 					t.Errorf("there are %s\n%s", got, o.log)
 				}

@@ -26,7 +26,8 @@ type Cluster struct {
 	Secrets   []string // credentials found in a kubeconfig that was given as content: to be masked
 	Dynamic   dynamic.Interface
 
-	raw rest.Interface
+	raw   rest.Interface
+	fence *fence
 }
 
 // dialTimeout is how long an address that does not answer is tried; client-go's own is 30 seconds.
@@ -63,7 +64,8 @@ func Open(o Options) (*Cluster, error) {
 	if config.BearerTokenFile != "" || config.ExecProvider != nil {
 		client.Transport = &refresh{client.Transport, config.BearerTokenFile}
 	}
-	c := &Cluster{Namespace: "default", Secrets: secrets}
+	c := &Cluster{Namespace: "default", Secrets: secrets, fence: &fence{next: client.Transport}}
+	client.Transport = c.fence
 	if namespace != "" {
 		c.Namespace = namespace
 	}

@@ -261,3 +261,39 @@ current-context: x
 		}
 	}
 }
+
+// A fence keeps what writes from being sent, and nothing else.
+func TestFence(t *testing.T) {
+	var got []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = append(got, r.Method)
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}}`)
+	}))
+	defer s.Close()
+	c, err := Open(Options{Server: s.URL, Getenv: func(string) string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps := c.Dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace("n")
+	patch := func() error {
+		_, err := maps.Patch(t.Context(), "a", types.ApplyPatchType, []byte("{}"), metav1.PatchOptions{FieldManager: "m"})
+		return err
+	}
+	against := errors.New("not now")
+	for _, tt := range []struct {
+		check func() error
+		want  error
+	}{{func() error { return against }, against}, {func() error { return nil }, nil}, {nil, nil}} {
+		c.Fence(tt.check)
+		if err := patch(); !errors.Is(err, tt.want) {
+			t.Errorf("%v, want %v", err, tt.want)
+		}
+		if _, err := maps.Get(t.Context(), "a", metav1.GetOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := "[GET PATCH GET PATCH GET]"; fmt.Sprint(got) != want {
+		t.Errorf("requests %v, want %s", got, want)
+	}
+}

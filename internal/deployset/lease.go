@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,12 +17,16 @@ import (
 	"github.com/flakeship/flakeship/internal/cluster"
 )
 
-// How long a run that died keeps others waiting, how often one that lives says so, and how often one that waits looks. The
-// Lease is lost when it could not be renewed for as long as it lasts, which is time for an API server to restart.
+// How long a run that is silent keeps others waiting, how often one that lives says so, and how often one that waits looks. A
+// holder that could not renew its Lease gives up before another may take it.
 const (
-	leaseTime  = 30 * time.Second
-	renewEvery = 8 * time.Second
+	leaseTime  = 20 * time.Second
+	giveUp     = 16 * time.Second
+	renewEvery = 4 * time.Second
 	lookEvery  = time.Second
+	// deadTime is how long a run keeps others waiting whose process is known to be gone: what it had sent ends with its
+	// connections, which the API server notices at once.
+	deadTime = 2 * time.Second
 )
 
 // ErrLost is a lock that was taken over by another run, because it could not be renewed in time.
@@ -32,6 +37,8 @@ type HeldError struct {
 	Name   string // of the set
 	Holder string
 	Since  time.Time // zero: not known
+	Until  time.Time // when the lock is taken over if the holder shows no sign of life; zero: not known
+	Gone   bool      // its process ran on this machine and is no more
 }
 
 func (e *HeldError) Error() string {
@@ -46,8 +53,10 @@ func (e *HeldError) Error() string {
 type Lock struct {
 	client   dynamic.ResourceInterface
 	name     string
-	identity string
+	identity string // the holder's name, and a token that no other lock has
 	lease    *unstructured.Unstructured
+	renewed  atomic.Pointer[time.Time] // when the last renewal was sent that succeeded
+	pulse    *pulse
 	stop     context.CancelFunc
 	done     chan struct{} // closed when it is no longer renewed
 }
@@ -57,43 +66,21 @@ type LockOptions struct {
 	Holder   string           // who is at work, for people: the run's URL as a rule
 	Patience time.Duration    // how long to wait for another run
 	Waiting  func(*HeldError) // gets each other holder once, when it has to be waited for
+	Died     func(*HeldError) // gets a holder that has died, as far as can be known, and whose lock was taken over
 	Lost     func(error)      // is called with an ErrLost when the lock is lost; nothing may be written after that
 }
 
 // Acquire takes the lock of a set, in the cluster's default namespace. A holder that shows no sign of life for as long as its
-// Lease lasts has died: clocks are not compared.
+// Lease lasts has died: clocks are not compared. Of one that ran on this machine that is known as soon as its process is gone.
 //
 // Errors: *HeldError; ErrNoNamespace; ctx.Err(); others from the API server.
 func Acquire(ctx context.Context, c *cluster.Cluster, name string, o LockOptions) (*Lock, error) {
+	token := strings.ToLower(rand.Text()[:tokenLength])
 	l := &Lock{client: c.Dynamic.Resource(leases).Namespace(c.Namespace), name: prefix + name,
-		identity: fmt.Sprintf("%s [%s]", o.Holder, strings.ToLower(rand.Text()[:8])), done: make(chan struct{})}
-	deadline := time.Now().Add(o.Patience)
-	var told, sign string // of the holder
-	var seen time.Time    // when the sign of life was new
-	for {
-		held, next, err := l.try(ctx, sign != "" && time.Since(seen) > leaseTime)
-		if err != nil {
-			return nil, err
-		}
-		if held == nil {
-			break
-		}
-		held.Name = name
-		if next != sign {
-			sign, seen = next, time.Now()
-		}
-		if time.Now().After(deadline) {
-			return nil, held
-		}
-		if held.Holder != told && o.Waiting != nil {
-			told = held.Holder
-			o.Waiting(held)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(min(lookEvery, max(time.Until(deadline), time.Millisecond))):
-		}
+		identity: fmt.Sprintf("%s [%s]", o.Holder, token), pulse: startPulse(token), done: make(chan struct{})}
+	if err := l.wait(ctx, name, o); err != nil {
+		l.pulse.end()
+		return nil, err
 	}
 	renewing, stop := context.WithCancel(context.WithoutCancel(ctx)) // until Release, whatever ends before
 	l.stop = stop
@@ -104,80 +91,167 @@ func Acquire(ctx context.Context, c *cluster.Cluster, name string, o LockOptions
 	return l, nil
 }
 
-// try takes the Lease if it is free, or if expired says that its holder is dead. Else it returns who holds it, and a sign that
-// changes as long as that run lives. A write that was begun is waited for after ctx has ended: else nobody would know whose the
-// Lease is.
-func (l *Lock) try(ctx context.Context, expired bool) (held *HeldError, sign string, err error) {
-	var lease *unstructured.Unstructured
+// wait takes the Lease as soon as that is possible.
+func (l *Lock) wait(ctx context.Context, name string, o LockOptions) error {
+	deadline := time.Now().Add(o.Patience)
+	var told, sign string // of the holder
+	var seen time.Time    // when the sign of life was new
+	for {
+		lease, held, err := l.look(ctx)
+		if err != nil {
+			return err
+		}
+		if held != nil {
+			if held.sign != sign {
+				sign, seen = held.sign, time.Now()
+			}
+			held.Gone = isGone(held.token)
+			held.Until = seen.Add(leaseTime)
+			if held.Gone {
+				held.Until = seen.Add(deadTime)
+			}
+		}
+		if died := held != nil && time.Now().After(held.Until); held == nil || died {
+			taken, err := l.take(ctx, lease)
+			if err != nil {
+				return err
+			}
+			if taken && died {
+				forgetPulse(held.token)
+				o.Died(&held.HeldError)
+			}
+			if taken {
+				return nil
+			}
+			held = &holder{HeldError: HeldError{Holder: "one that has only just begun"}}
+		}
+		held.Name = name
+		if time.Now().After(deadline) {
+			return &held.HeldError
+		}
+		if held.Holder != told {
+			told = held.Holder
+			o.Waiting(&held.HeldError)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(lookEvery, max(time.Until(deadline), time.Millisecond))):
+		}
+	}
+}
+
+// holder is another run that has the Lease.
+type holder struct {
+	HeldError
+	token string
+	sign  string // changes as long as it lives
+}
+
+// look reads the Lease, which is nil when there is none. No holder means that it is free, or ours already.
+func (l *Lock) look(ctx context.Context) (lease *unstructured.Unstructured, held *holder, err error) {
 	err = cluster.Retry(ctx, func() (err error) {
 		lease, err = l.client.Get(ctx, l.name, metav1.GetOptions{})
 		return err
 	})
+	if apierrors.IsNotFound(err) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	text := func(field string) string { s, _, _ := unstructured.NestedString(lease.Object, "spec", field); return s }
+	identity := text("holderIdentity")
+	if identity == "" || identity == l.identity { // an earlier write arrived, though its answer did not
+		return lease, nil, nil
+	}
+	since, _ := time.Parse(time.RFC3339, text("acquireTime"))
+	name, token, _ := strings.Cut(identity, " [")
+	return lease, &holder{HeldError: HeldError{Holder: name, Since: since}, token: strings.TrimSuffix(token, "]"), sign: lease.GetResourceVersion()}, nil
+}
+
+// take writes the Lease as it was read; false means that another run was faster, or that nobody knows. A write that was begun is
+// waited for after ctx has ended: else nobody would know whose the Lease is.
+func (l *Lock) take(ctx context.Context, lease *unstructured.Unstructured) (taken bool, err error) {
+	begin := time.Now()
 	writing, stop := context.WithTimeout(context.WithoutCancel(ctx), renewEvery)
 	defer stop()
 	now := metav1.NowMicro().UTC().Format(metav1.RFC3339Micro)
 	spec := map[string]any{"holderIdentity": l.identity, "leaseDurationSeconds": int64(leaseTime / time.Second), "acquireTime": now, "renewTime": now}
-	switch {
-	case apierrors.IsNotFound(err):
-		fresh := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+	if lease == nil {
+		lease = &unstructured.Unstructured{Object: map[string]any{"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
 			"metadata": map[string]any{"name": l.name}, "spec": spec}}
-		l.lease, err = l.client.Create(writing, fresh, metav1.CreateOptions{FieldManager: manager})
+		l.lease, err = l.client.Create(writing, lease, metav1.CreateOptions{FieldManager: manager})
 		if apierrors.IsNotFound(err) {
-			return nil, "", ErrNoNamespace
+			return false, ErrNoNamespace
 		}
-	case err == nil:
-		text := func(field string) string { s, _, _ := unstructured.NestedString(lease.Object, "spec", field); return s }
-		holder := text("holderIdentity")
-		if holder == l.identity { // an earlier write arrived, though its answer did not
-			l.lease = lease
-			return nil, "", nil
-		}
-		if holder != "" && !expired {
-			since, _ := time.Parse(time.RFC3339, text("acquireTime"))
-			holder, _, _ = strings.Cut(holder, " [")
-			return &HeldError{Holder: holder, Since: since}, lease.GetResourceVersion(), nil
-		}
+	} else {
 		lease.Object["spec"] = spec
 		l.lease, err = l.client.Update(writing, lease, metav1.UpdateOptions{FieldManager: manager})
 	}
-	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || err != nil && cluster.Passing(err) { // another run was faster, or the server went away
-		return &HeldError{Holder: "one that has only just begun"}, "", nil
+	switch {
+	case err == nil:
+		l.renewed.Store(&begin)
+		return true, nil
+	case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || cluster.Passing(err):
+		return false, nil
 	}
-	return nil, "", err
+	return false, err
 }
 
-// renew keeps the Lease until ctx ends.
+// Held says whether the lock is certainly still held: an error is ErrLost, and nothing may be written then. It asks nobody, so a
+// process that was stopped for a while knows before its next request.
+func (l *Lock) Held() error {
+	if since := time.Since(*l.renewed.Load()); since > giveUp {
+		return fmt.Errorf("%w: it was not renewed for %d s", ErrLost, int(since.Seconds()))
+	}
+	return nil
+}
+
+// renew keeps the Lease until ctx ends. A renewal that failed is tried again soon.
 func (l *Lock) renew(ctx context.Context, lost func(error)) {
 	defer close(l.done)
-	for last := time.Now(); ; {
+	for pause := renewEvery; ; {
+		end := l.renewed.Load().Add(giveUp)
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(renewEvery):
+		case <-time.After(min(pause, time.Until(end))):
 		}
 		begin := time.Now()
-		next := l.lease.DeepCopy()
-		unstructured.SetNestedField(next.Object, metav1.NowMicro().UTC().Format(metav1.RFC3339Micro), "spec", "renewTime")
-		attempt, stop := context.WithTimeout(ctx, renewEvery)
-		next, err := l.client.Update(attempt, next, metav1.UpdateOptions{FieldManager: manager})
+		attempt, stop := context.WithDeadline(ctx, begin.Add(min(renewEvery, end.Sub(begin))))
+		next, err := l.renewOnce(attempt)
 		stop()
+		pause = lookEvery
 		switch {
 		case err == nil:
-			l.lease, last = next, begin
-			continue
-		case apierrors.IsConflict(err) || apierrors.IsNotFound(err): // another run's, or the answer to our last renewal got lost
-			switch now, err := l.mine(ctx); {
-			case errors.Is(err, ErrLost):
-				lost(err)
-				return
-			case err == nil:
-				l.lease = now
-				continue
-			}
-		}
-		if time.Since(last) > leaseTime {
+			l.lease, pause = next, renewEvery
+			l.renewed.Store(&begin)
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, ErrLost):
+			lost(err)
+			return
+		case !time.Now().Before(end):
 			lost(fmt.Errorf("%w: it could not be renewed: %w", ErrLost, err))
 			return
+		}
+	}
+}
+
+// renewOnce writes the Lease with the time. The error is ErrLost when it is another's.
+func (l *Lock) renewOnce(ctx context.Context) (*unstructured.Unstructured, error) {
+	for lease := l.lease; ; {
+		next := lease.DeepCopy()
+		if err := unstructured.SetNestedField(next.Object, metav1.NowMicro().UTC().Format(metav1.RFC3339Micro), "spec", "renewTime"); err != nil {
+			return nil, err
+		}
+		next, err := l.client.Update(ctx, next, metav1.UpdateOptions{FieldManager: manager})
+		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			return next, err
+		}
+		if lease, err = l.mine(ctx); err != nil { // else the answer to the renewal before got lost
+			return nil, err
 		}
 	}
 }
@@ -210,14 +284,16 @@ func (l *Lock) Release(ctx context.Context) error {
 	for lease := l.lease; ; {
 		unstructured.SetNestedField(lease.Object, "", "spec", "holderIdentity")
 		_, err := l.client.Update(ctx, lease, metav1.UpdateOptions{FieldManager: manager})
-		if !apierrors.IsConflict(err) {
-			return err
+		if apierrors.IsConflict(err) {
+			// The last renewal arrived, though its answer was not waited for; or it is another run's by now.
+			if lease, err = l.mine(ctx); err == nil {
+				continue
+			}
 		}
-		// The last renewal arrived, though its answer was not waited for; or it is another run's by now.
-		if lease, err = l.mine(ctx); errors.Is(err, ErrLost) {
+		if err == nil || errors.Is(err, ErrLost) {
+			l.pulse.end()
 			return nil
-		} else if err != nil {
-			return err
 		}
+		return err // the pulse ends with the process, and tells the next run on this machine
 	}
 }
