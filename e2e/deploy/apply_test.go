@@ -120,6 +120,27 @@ func TestUnchangedRequests(t *testing.T) {
 	}
 }
 
+// A deploy of an unchanged set, with lock, prune, wait and history, costs as many requests as there are kinds, not objects. What is
+// promised is at most twenty for a thousand objects.
+func TestUnchangedSetRequests(t *testing.T) {
+	ns := namespace(t)
+	var manifests string
+	for i := range 30 {
+		manifests += fmt.Sprintf(configMap, fmt.Sprint("c", i), ns, "1") + deployment(fmt.Sprint("d", i), ns, "web:1") +
+			fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: s%d, namespace: %s}\nspec: {ports: [{port: 80}]}\n---\n", i, ns) +
+			fmt.Sprintf("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: s%d, namespace: %s}\n---\n", i, ns)
+	}
+	args := []string{withPrune, "--namespace", ns}
+	deploy(t, manifests, args...).wants(t, 0, "deployed: 120 created; rollouts: 30 ready")
+	allRequests(t)
+	deploy(t, manifests, args...).wants(t, 0, "deployed: 120 unchanged; rollouts: 30 ready")
+	// Two for discovery, three for the lock, one for the parent; and one for each kind to compare and one to look for what has left.
+	asked := allRequests(t)
+	if len(asked) != 2+3+1+4+4 {
+		t.Errorf("%d requests, want 14:\n%s", len(asked), strings.Join(asked, "\n"))
+	}
+}
+
 // Whatever somebody changes behind our back is put right again, and what is not ours is no difference.
 func TestDrift(t *testing.T) {
 	ns := namespace(t)
