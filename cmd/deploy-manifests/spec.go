@@ -43,7 +43,7 @@ var spec = action.Spec{
 	},
 	Outputs: []action.Output{
 		{Name: "deploy-result", Help: "path of the DeployResult"},
-		{Name: "deploy-result-json", Help: "the DeployResult itself, when it is shorter than 60 kB"},
+		{Name: "deploy-result-json", Help: "the DeployResult itself; over 60 kB it is packed, and the inputs that take it take that too"},
 		{Name: "changed", Help: "`true` when an object was created, configured or recreated; with `mode: diff`, when one would be"},
 		{Name: "diff-file", Help: "with `mode: diff`, path of the unified diff; values of Secrets are masked"},
 		{Name: "applied", Help: "objects that were created, configured or recreated, as a JSON array of `kind/namespace/name`"},

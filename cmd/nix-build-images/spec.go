@@ -25,7 +25,7 @@ var spec = action.Spec{
 	},
 	Outputs: []action.Output{
 		{Name: "build-result", Help: "path of the BuildResult"},
-		{Name: "build-result-json", Help: "the BuildResult itself, when it is shorter than 60 kB"},
+		{Name: "build-result-json", Help: "the BuildResult itself; over 60 kB it is packed, and the inputs that take it take that too"},
 		{Name: "built", Help: "names of the images that were built, as a JSON array"},
 		{Name: "substituted", Help: "names of the images that were fetched from a cache, as a JSON array"},
 		{Name: "failed", Help: "names of the images that could not be built, as a JSON array"},

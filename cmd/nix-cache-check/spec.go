@@ -34,7 +34,7 @@ var spec = action.Spec{
 	},
 	Outputs: []action.Output{
 		{Name: "plan", Help: "path of the Plan"},
-		{Name: "plan-json", Help: "the Plan itself, when it is shorter than 60 kB"},
+		{Name: "plan-json", Help: "the Plan itself; over 60 kB it is packed, and the inputs that take it take that too"},
 		{Name: "images", Help: "names of all images, as a JSON array"},
 		{Name: "to-build", Help: "names of the images to build, as a JSON array"},
 		{Name: "to-push", Help: "names of the images to push, as a JSON array"},

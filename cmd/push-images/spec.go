@@ -42,7 +42,7 @@ var spec = action.Spec{
 	},
 	Outputs: []action.Output{
 		{Name: "push-result", Help: "path of the PushResult"},
-		{Name: "push-result-json", Help: "the PushResult itself, when it is shorter than 60 kB"},
+		{Name: "push-result-json", Help: "the PushResult itself; over 60 kB it is packed, and the inputs that take it take that too"},
 		{Name: "digests", Help: "digest of each image in the registry, as a JSON object by name"},
 		{Name: "images", Help: "repository:tag@digest of each image in the registry, as a JSON object by name"},
 		{Name: "uploaded-bytes", Help: "bytes of layers, configs and manifests that were sent"},

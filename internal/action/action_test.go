@@ -2,6 +2,7 @@ package action_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -177,26 +178,38 @@ func TestAResultIsAddedToTheReport(t *testing.T) {
 	}
 }
 
-func TestALongOutputIsLeftOutAndTheOthersAreKept(t *testing.T) {
-	got := start(t, runnerEnv(t), nil, func(_ context.Context, e *action.Env) error {
-		p := &handoff.Plan{}
-		for range 2000 {
-			p.Images = append(p.Images, handoff.PlannedImage{Name: "an-image-with-a-name", Reason: "no cache has it"})
+// A runner with a limit of 64 KiB a line would lose a long output and those after it.
+func TestALongDocumentIsPackedOrLeftOutAndTheOthersAreKept(t *testing.T) {
+	for _, c := range []struct {
+		images int
+		given  bool
+	}{{10, true}, {400, true}, {4000, false}} {
+		got := start(t, runnerEnv(t), nil, func(_ context.Context, e *action.Env) error {
+			p := &handoff.Plan{}
+			for range c.images {
+				p.Images = append(p.Images, handoff.PlannedImage{Name: "an-image-with-a-name", Reason: "no cache has it", Tag: rand.Text(), DrvPath: "/nix/store/" + rand.Text()})
+			}
+			_, err := e.WriteResult(p)
+			return errors.Join(err, e.SetOutput("images", "[]"))
+		})
+		values := parseOutputs(t, got.output)
+		if _, there := values["plan-json"]; there != c.given || values["images"] != "[]" {
+			t.Errorf("%d images: outputs %.200q", c.images, values)
 		}
-		_, err := e.WriteResult(p)
-		return errors.Join(err, e.SetOutput("images", "[]"))
-	})
-	values := parseOutputs(t, got.output)
-	if _, there := values["plan-json"]; there || values["images"] != "[]" {
-		t.Errorf("outputs %.200q", values)
-	}
-	var p handoff.Plan
-	if err := handoff.Load(values["plan"], &p); err != nil || len(p.Images) != 2000 {
-		t.Errorf("the plan at %q: %v", values["plan"], err)
-	}
-	for line := range strings.Lines(got.output) {
-		if len(line) > 64<<10 {
-			t.Errorf("a line of %d bytes", len(line))
+		forms := []string{values["plan"]}
+		if c.given {
+			forms = append(forms, values["plan-json"])
+		}
+		for _, form := range forms {
+			var p handoff.Plan
+			if err := handoff.Load(form, &p); err != nil || len(p.Images) != c.images {
+				t.Errorf("%d images: the plan given as %.20q has %d: %v", c.images, form, len(p.Images), err)
+			}
+		}
+		for line := range strings.Lines(got.output) {
+			if len(line) > 60<<10 {
+				t.Errorf("%d images: a line of %d bytes", c.images, len(line))
+			}
 		}
 	}
 }

@@ -62,9 +62,18 @@ func OS() Process {
 	return Process{Args: os.Args[1:], Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 }
 
-// Exit is the whole main function of a binary: Main on the real process, with SIGINT and SIGTERM ending run's context.
+// Exit is the whole main function of a binary: Main on the real process, with a cancellation ending run's context. That is
+// SIGINT, SIGTERM or, unless nohup has it ignored, SIGHUP, which a step on a terminal of the runner's gets; and in a runner the
+// end of the step's shell.
 func Exit(spec Spec, run func(context.Context, *Env) error) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	if os.Getenv("GITHUB_OUTPUT") != "" {
+		endWithParent()
+	}
 	code := Main(ctx, OS(), spec, run)
 	stop()
 	os.Exit(code)

@@ -91,7 +91,8 @@ func fileCommand(name, value string) string {
 	return name + "<<" + delimiter + "\n" + value + "\n" + delimiter + "\n"
 }
 
-// WriteResult writes the hand-over document and the two outputs that carry it: its path and, when short enough, its text.
+// WriteResult writes the hand-over document and the two outputs that carry it: its path and its text, which is packed when it
+// is longer than an output may be.
 // It returns the path.
 func (e *Env) WriteResult(d handoff.Document) (string, error) {
 	text, err := handoff.Seal(d)
@@ -119,11 +120,15 @@ func (e *Env) WriteResult(d handoff.Document) (string, error) {
 	if err := e.SetOutput(name, path); err != nil {
 		return path, err
 	}
-	if len(text) > MaxOutput {
-		e.Infof("%s-json is left out: %d bytes; pass the file %s on", name, len(text), name)
+	value := string(text)
+	if len(value) > MaxOutput {
+		value = handoff.Pack(text)
+	}
+	if len(value) > MaxOutput {
+		e.Infof("%s-json is left out: %d bytes, %d packed; pass the file %s on", name, len(text), len(value), name)
 		return path, nil
 	}
-	return path, e.SetOutput(name+"-json", string(text))
+	return path, e.SetOutput(name+"-json", value)
 }
 
 // addToReport adds the document to the run's page. A page that cannot be written is worth a warning, not a failed step.

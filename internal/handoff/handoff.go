@@ -18,7 +18,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // Version is the shape of the documents this build writes and the only one it reads.
@@ -78,7 +77,7 @@ var (
 // DocumentError says which document is unusable and why.
 type DocumentError struct {
 	Kind   Kind
-	Source string // path, or "inline JSON"
+	Source string // path, or "given as JSON"
 	Reason error  // one of the Err values above
 	Detail string
 }
@@ -149,20 +148,23 @@ func WriteFile(path string, d Document) ([]byte, error) {
 // maxDocument bounds what is read into memory: 10,000 images with 1 kB each are a tenth of it.
 const maxDocument = 128 << 20
 
-// Load reads a document into d from pathOrJSON, the value of an input: the JSON itself when it starts with "{", else a path.
+// Load reads a document into d from pathOrText, the value of an input: the JSON itself when it starts with "{", the same as
+// Pack writes it, or a path.
 //
 // Errors: *DocumentError, wrapping ErrUnreadable, ErrVersion or ErrChanged.
-func Load(pathOrJSON string, d Document) error {
-	if text := strings.TrimSpace(pathOrJSON); strings.HasPrefix(text, "{") {
-		return Parse([]byte(text), "given as JSON", d)
+func Load(pathOrText string, d Document) error {
+	if text, source, err := inline(pathOrText); err != nil {
+		return &DocumentError{d.kind(), source, ErrUnreadable, err.Error()}
+	} else if source != "" {
+		return Parse(text, source, d)
 	}
-	f, err := os.Open(pathOrJSON)
+	f, err := os.Open(pathOrText)
 	if err != nil {
 		var pe *os.PathError
 		if errors.As(err, &pe) {
 			err = pe.Err
 		}
-		return &DocumentError{d.kind(), pathOrJSON, ErrUnreadable, err.Error()}
+		return &DocumentError{d.kind(), pathOrText, ErrUnreadable, err.Error()}
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxDocument+1))
@@ -170,9 +172,9 @@ func Load(pathOrJSON string, d Document) error {
 		err = fmt.Errorf("more than %d MiB", maxDocument>>20)
 	}
 	if err != nil {
-		return &DocumentError{d.kind(), pathOrJSON, ErrUnreadable, err.Error()}
+		return &DocumentError{d.kind(), pathOrText, ErrUnreadable, err.Error()}
 	}
-	return Parse(b, pathOrJSON, d)
+	return Parse(b, pathOrText, d)
 }
 
 // Parse reads a document from text into d and checks kind, version and seal. source names it in errors.
