@@ -95,6 +95,8 @@ func (in *inputs) takeShard(text string) error {
 	switch {
 	case err1 != nil || err2 != nil || i < 1 || i > n:
 		return fmt.Errorf("input shard is %q, not a part such as 2/4", text)
+	case n == 1 && !slices.ContainsFunc(in.plan.Images, func(img handoff.PlannedImage) bool { return img.Build || img.Push }):
+		return nil // of nothing there are no parts: the digests that the plan has are wanted
 	case n != parts:
 		return fmt.Errorf("input shard is %q, but the plan is cut into %s", text, action.Count(parts, "part"))
 	case n > 1:

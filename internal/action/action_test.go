@@ -314,6 +314,21 @@ func TestAnOutputFileThatCannotBeWrittenStopsBeforeTheWork(t *testing.T) {
 }
 
 func TestDocuments(t *testing.T) {
+	dir := t.TempDir()
+	for _, part := range []string{"part-2", "part-1"} {
+		if err := os.MkdirAll(filepath.Join(dir, part), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, part, "r.json"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, map[string]string{"INPUT_PLAN": "p", "INPUT_RESULTS": dir + "/none-*.json"}, nil, func(_ context.Context, e *action.Env) error {
+		if got, err := e.Documents("results"); err == nil || !strings.Contains(err.Error(), "no file matches") {
+			t.Errorf("Documents of a pattern that matches nothing: %q, %v", got, err)
+		}
+		return nil
+	})
 	for _, c := range []struct {
 		in   string
 		want []string
@@ -323,6 +338,7 @@ func TestDocuments(t *testing.T) {
 		{"a.json\nb.json\n", []string{"a.json", "b.json"}},
 		{"a.json, b.json", []string{"a.json", "b.json"}},
 		{`{"a":"x,{"}`, []string{`{"a":"x,{"}`}},
+		{dir + "/part-*/r.json\nb.json", []string{dir + "/part-1/r.json", dir + "/part-2/r.json", "b.json"}},
 		{"{\n \"a\": 1\n}\n{\"b\":2}\nc.json", []string{"{\n \"a\": 1\n}", `{"b":2}`, "c.json"}},
 	} {
 		start(t, map[string]string{"INPUT_PLAN": "p", "INPUT_RESULTS": c.in}, nil, func(_ context.Context, e *action.Env) error {

@@ -3,6 +3,7 @@ package action
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -158,7 +159,8 @@ func splitList(text string) []string {
 	return items
 }
 
-// Documents returns the items of a Documents input, each a path or one JSON text, for handoff.Load.
+// Documents returns the items of a Documents input, each a path or the text of one document, for handoff.Load. A path with a
+// star stands for all files it matches, of which there has to be one.
 func (e *Env) Documents(name string) ([]string, error) {
 	rest := e.Text(name)
 	var items []string
@@ -168,8 +170,20 @@ func (e *Env) Documents(name string) ([]string, error) {
 			if end < 0 {
 				end = len(rest)
 			}
-			items = append(items, strings.TrimSpace(rest[:end]))
+			item := strings.TrimSpace(rest[:end])
 			rest = rest[end:]
+			if !strings.Contains(item, "*") {
+				items = append(items, item)
+				continue
+			}
+			files, err := filepath.Glob(item)
+			if err != nil {
+				return nil, fmt.Errorf("input %s: %s: %w", name, item, err)
+			}
+			if len(files) == 0 {
+				return nil, fmt.Errorf("input %s: no file matches %s", name, item)
+			}
+			items = append(items, files...)
 			continue
 		}
 		dec := json.NewDecoder(strings.NewReader(rest))

@@ -93,8 +93,10 @@ func describe(in action.Input) string {
 		s += " One of " + strings.Join(in.Choices, ", ") + "."
 	case action.List:
 		s += " One per line; a single line may use commas."
-	case action.Document, action.Documents:
+	case action.Document:
 		s += " A path, or the JSON text."
+	case action.Documents:
+		s += " Paths, which may have a `*`, or the JSON texts."
 	}
 	if in.Says != "" {
 		s += " Default, " + in.Says + "."
