@@ -32,7 +32,7 @@ func checkout(t *testing.T, files map[string]string) string {
 
 func launch(t *testing.T, root, path string, env ...string) (string, error) {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(root, "actions", "launch.sh"), "a-tool")
+	cmd := exec.Command(filepath.Join(root, "actions", "launch.sh"), "a-tool", "--flag", "two words")
 	cmd.Env = append([]string{"PATH=" + path, "HOME=" + t.TempDir(), "GOCACHE=" + os.Getenv("GOCACHE"), "INPUT_NAME=from the runner"}, env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -42,7 +42,7 @@ func launch(t *testing.T, root, path string, env ...string) (string, error) {
 func withoutGo(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"sh", "uname", "dirname", "mkdir"} {
+	for _, name := range []string{"sh", "uname"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			t.Fatal(err)
@@ -56,11 +56,11 @@ func withoutGo(t *testing.T) string {
 
 func TestLauncherStartsThePrebuiltBinary(t *testing.T) {
 	root := checkout(t, map[string]string{
-		"dist/" + runtime.GOOS + "-" + runtime.GOARCH + "/a-tool": "#!/bin/sh\necho \"prebuilt, $INPUT_NAME\"\nexit 5\n",
+		"dist/" + runtime.GOOS + "-" + runtime.GOARCH + "/a-tool": "#!/bin/sh\necho \"prebuilt, $INPUT_NAME, $2\"\nexit 5\n",
 	})
 	out, err := launch(t, root, withoutGo(t))
 	exit, ok := err.(*exec.ExitError)
-	if out != "prebuilt, from the runner\n" || !ok || exit.ExitCode() != 5 {
+	if out != "prebuilt, from the runner, two words\n" || !ok || exit.ExitCode() != 5 {
 		t.Errorf("printed %q, %v", out, err)
 	}
 }
