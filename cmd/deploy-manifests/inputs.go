@@ -22,6 +22,8 @@ type inputs struct {
 	edits   []manifest.Edit  // the same, place by place
 	cluster *cluster.Cluster // nil when none takes part
 	name    string           // of the set
+	mode    string           // apply, diff or render; empty: nothing is asked of a cluster, for the reason
+	skipped string
 }
 
 // readInputs reads everything that is given and reports all that is wrong with it together.
@@ -31,7 +33,7 @@ func readInputs(ctx context.Context, env *action.Env) (in inputs, err error) {
 
 	if text := env.Text("push-result"); text != "" {
 		in.push = new(handoff.PushResult)
-		if err := loadPush(text, in.push); err != nil {
+		if err := loadPush(text, in.push, env.Fork() != ""); err != nil {
 			report(err)
 			in.push = nil
 		}
@@ -45,6 +47,7 @@ func readInputs(ctx context.Context, env *action.Env) (in inputs, err error) {
 			report(action.Fail(action.BadInput, fmt.Errorf("input image-fields: %w", err), "give KIND.GROUP=PATH, one per line, such as Fleet.example.org=spec.pools[].image"))
 		}
 	}
+	in.mode, in.skipped = mode(env, in.push)
 	namespace, render := env.Text("namespace"), env.Text("mode") == "render"
 	switch {
 	case render && env.Text("out-dir") == "":
@@ -52,7 +55,7 @@ func readInputs(ctx context.Context, env *action.Env) (in inputs, err error) {
 	case !render && env.Text("out-dir") != "":
 		report(action.Fail(action.BadInput, fmt.Errorf("input out-dir is given, but mode is %s", env.Text("mode")), "set mode: render, or leave out-dir out"))
 	}
-	if !render {
+	if in.mode == "apply" || in.mode == "diff" {
 		if in.cluster, err = openCluster(env); err != nil {
 			report(explainCluster(err))
 		} else {
@@ -104,8 +107,9 @@ func (in *inputs) noteImages(objects []handoff.DeployedObject) {
 	}
 }
 
-// loadPush reads a push result that everything can be deployed from.
-func loadPush(text string, push *handoff.PushResult) error {
+// loadPush reads a push result that everything can be deployed from. In a pull request from a fork it may be one of which nothing was
+// sent: nothing is written to a cluster then.
+func loadPush(text string, push *handoff.PushResult, fork bool) error {
 	if err := handoff.Load(text, push); err != nil {
 		return explainDocument(err)
 	}
@@ -113,8 +117,11 @@ func loadPush(text string, push *handoff.PushResult) error {
 		return action.Fail(action.Conflict, fmt.Errorf("the push result lacks a part of the plan: %s", strings.Join(missing, ", ")),
 			"join the results of all parts with the input push-result of push-images, and give what comes of it")
 	}
-	if push.Complete {
+	if push.Complete || fork && push.Skipped != "" {
 		return nil
+	}
+	if push.Skipped != "" {
+		return action.Fail(action.Conflict, fmt.Errorf("nothing was pushed: %s", push.Skipped), "deploy from a run of a branch of this repository; what a fork's run hands over is not to be trusted")
 	}
 	if push.DryRun {
 		return action.Fail(action.Conflict, errors.New("the push result is of a dry run"), "run push-images without dry-run first")

@@ -24,11 +24,14 @@ func run(ctx context.Context, env *action.Env) error {
 	if in.push != nil {
 		result.Commit, result.Previous = in.push.Commit, []string{in.push.Digest}
 	}
-	if env.Text("mode") == "render" {
+	switch in.mode {
+	case "":
+		return leaveOut(env, in, result, start)
+	case "render":
 		return render(env, in, result, start)
 	}
 	result.Server, result.Set, result.Namespace = in.cluster.Server, in.name, in.cluster.Namespace
-	if env.Text("mode") == "diff" {
+	if in.mode == "diff" {
 		return showDiff(ctx, env, in, result, start)
 	}
 	d := &deploy{env: env, inputs: in, result: result, set: deployset.New(in.cluster, in.name), record: record(ctx, env, in), rollouts: newRollouts(env, in.cluster, masker(in.objects, os.Environ()))}

@@ -81,6 +81,10 @@ func readInputs(env *action.Env) (*inputs, error) {
 		secret, _ := narinfo.ParseSecretKey(in.key) // signingKey parsed it
 		in.secret = &secret
 	}
+	if in.copyTo != nil && in.key == "" && env.Fork() != "" {
+		env.LeaveOut("the copy to %s: no signing key is given, and a cache is not to hold what nobody answers for", nix.Redacted(in.copyTo))
+		in.copyTo = nil
+	}
 	in.lacking, err = in.missingFrom(env.List("copy-missing-from"))
 	bad(err, "give URLs of caches from which those who fetch from copy-to fetch as well, or none to copy everything")
 	return in, errors.Join(problems...)

@@ -81,6 +81,20 @@ func askRegistry(ctx context.Context, client *registry.Client, prefix string, ro
 	wg.Wait()
 }
 
+// leaveOutRegistry takes a registry that refuses who has no right to read it for one that was not asked. In a pull request from a fork
+// that is no failure: its images are looked for in the caches.
+func leaveOutRegistry(env *action.Env, prefix string, rows []*row) {
+	said := false
+	for _, r := range rows {
+		if denied := new(registry.DeniedError); errors.As(r.registryErr, &denied) {
+			if r.registryErr = nil; !said {
+				said = true
+				env.LeaveOut("asking %s what it has: %v", prefix, denied)
+			}
+		}
+	}
+}
+
 // askCaches looks for the output of each image that the registry lacks.
 func askCaches(ctx context.Context, set *substituter.Set, dir storepath.Dir, rows []*row) {
 	var asked []*row

@@ -28,6 +28,7 @@ type inputs struct {
 	registry     *registry.Client
 	buildOnError bool
 	shards       int
+	fork         bool     // of a pull request from one: what refuses those without credentials is as if it were not there
 	base         nix.Base // zero: none
 }
 
@@ -41,6 +42,17 @@ func readInputs(ctx context.Context, env *action.Env, n *nix.Nix) (inputs, error
 		caches:       substituter.Options{VerifyNARs: env.Bool("verify-nars"), Ask: n.PathInfo, UserAgent: userAgent(), Warnf: env.Warnf, Debugf: env.Debugf},
 		query:        nix.Query{Flake: env.Text("flake"), Systems: env.List("systems"), Attributes: env.List("attributes")},
 		buildOnError: env.Text("on-cache-error") == "build",
+		fork:         env.Fork() != "",
+	}
+	if in.fork {
+		in.caches.LeaveOut = func(cache string, err error) bool {
+			denied := new(substituter.DeniedError)
+			if !errors.As(err, &denied) || !denied.Anonymous {
+				return false
+			}
+			env.LeaveOut("the cache %s, which wants credentials", cache)
+			return true
+		}
 	}
 	var problems []error
 	bad := func(hint string, err error) {
@@ -165,6 +177,9 @@ const lookups = 32
 // openRegistry returns a client for the inputs' credentials, hosts and certificates.
 func openRegistry(env *action.Env) (*registry.Client, error) {
 	username, password := env.Text("registry-username"), env.Text("registry-password")
+	if env.Fork() != "" && password == "" {
+		username = "" // it may be a variable, while the password is a secret
+	}
 	if (username == "") != (password == "") {
 		return nil, errors.New("registry-username and registry-password are given both or not at all")
 	}

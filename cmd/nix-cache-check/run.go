@@ -57,6 +57,9 @@ func run(ctx context.Context, env *action.Env) error {
 	}
 	rows := newRows(found, err)
 	askRegistry(ctx, in.registry, in.prefix, rows)
+	if in.fork {
+		leaveOutRegistry(env, in.prefix, rows)
+	}
 	askCaches(ctx, set, in.caches.StoreDir, rows)
 	lookForLayers(ctx, in, set, rows, env.Debugf)
 	for _, r := range rows {

@@ -31,6 +31,7 @@ type inputs struct {
 	partial  bool // a PushResult that is joined lacks something
 	dryRun   bool
 	layout   *push.Layout // nil: none
+	unsent   string       // why nothing is sent; empty: it is
 	alone    bool         // no registry gets the images, the layout does
 }
 
@@ -81,10 +82,12 @@ func readInputs(env *action.Env) (inputs, error) {
 		}
 		bad(err, "give a folder that is empty, or not there, or an OCI layout")
 	}
+	in.unsent = unsent(env)
 	in.alone = env.Text("registry") == "" && env.Text("oci-layout") != ""
 	switch prefix := env.Text("registry"); {
 	case in.alone:
 		o.Registry = layoutHost
+	case prefix == "" && in.unsent != "": // it may be as secret as the credentials
 	case prefix == "":
 		bad(errors.New("input registry is required, or oci-layout"), "give host and path, such as registry.example.org/team or docker.io/team")
 	default:
@@ -242,6 +245,9 @@ func (in *inputs) openRegistry(env *action.Env) (*registry.Client, error) {
 	}
 	if o.Jobs < 1 {
 		return nil, fmt.Errorf("input jobs is %d: at least one request has to be in flight", o.Jobs)
+	}
+	if in.unsent != "" {
+		return nil, nil
 	}
 	if (o.Username == "") != (o.Password == "") {
 		return nil, errors.New("registry-username and registry-password are given both or not at all")

@@ -61,12 +61,12 @@ func (r *report) write(result *handoff.PushResult, took time.Duration) error {
 		result.Images[i].Seconds = r.took[p.Name].Round(time.Millisecond).Seconds()
 		counts[p.State]++
 		sent += p.Uploaded
-		if p.State != handoff.PushFailed {
+		if p.Digest != "" && p.State != handoff.PushFailed {
 			digests[p.Name], references[p.Name] = p.Digest, p.Reference()
 		}
 	}
 	var parts []string
-	for _, s := range []handoff.PushState{handoff.PushUploaded, handoff.PushUnchanged, handoff.PushFailed} {
+	for _, s := range []handoff.PushState{handoff.PushUploaded, handoff.PushUnchanged, handoff.PushSkipped, handoff.PushFailed} {
 		if counts[s] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[s], r.state(s)))
 		}
@@ -74,6 +74,9 @@ func (r *report) write(result *handoff.PushResult, took time.Duration) error {
 	closing := fmt.Sprintf("push: %s", action.Count(len(result.Images), "image"))
 	if len(parts) > 0 {
 		closing += ": " + strings.Join(parts, ", ")
+	}
+	if result.Skipped != "" {
+		r.env.LeaveOut("the push to %s: %s", result.Registry, result.Skipped)
 	}
 	if r.dryRun {
 		closing += fmt.Sprintf("; dry run, %s would be sent", action.Size(sent))

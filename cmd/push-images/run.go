@@ -18,6 +18,9 @@ func run(ctx context.Context, env *action.Env) error {
 		return err
 	}
 	report := newReport(env, in)
+	if in.unsent != "" {
+		return report.write(leaveOut(in, in.unsent), time.Since(start))
+	}
 	in.options.Done = report.done
 	in.options.Progress = new(push.Progress)
 	stop := showProgress(env, in.options.Progress)
@@ -46,7 +49,8 @@ func run(ctx context.Context, env *action.Env) error {
 	if result.Images == nil {
 		result.Images = []handoff.PushedImage{}
 	}
-	if in.partial && pushErr == nil {
+	pushErr = denied(env, result, pushErr)
+	if in.partial && pushErr == nil && result.Skipped == "" {
 		pushErr = action.Fail(action.Failed, errors.New("a PushResult that is joined is not complete"),
 			"see what the jobs that pushed say; what is there was joined, the tags stay where they were")
 	}

@@ -134,10 +134,15 @@ func (e *Env) report(f *Failure) {
 	if f.Hint != "" {
 		e.print(e.spec.Name + ": hint: " + inert.OneLine(f.Hint))
 	}
-	// Gitea, Forgejo and act show an annotation as one more line of the log: there it would only repeat the line above.
-	if e.Getenv("GITHUB_ACTIONS") == "true" && e.Getenv("GITEA_ACTIONS") == "" && e.Getenv("FORGEJO_ACTIONS") == "" && e.Getenv("ACT") == "" {
+	if e.annotates() {
 		e.command("error", Clean(message))
 	}
+}
+
+// annotates says whether an annotation is more than a line of the log. Gitea, Forgejo and act show it as one more of those, which would
+// only repeat what was said.
+func (e *Env) annotates() bool {
+	return e.Getenv("GITHUB_ACTIONS") == "true" && e.Getenv("GITEA_ACTIONS") == "" && e.Getenv("FORGEJO_ACTIONS") == "" && e.Getenv("ACT") == ""
 }
 
 // Foreign returns a writer for what a child process or a server prints: each line gets the prefix, and runner commands are

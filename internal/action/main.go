@@ -97,6 +97,7 @@ func Main(ctx context.Context, p Process, spec Spec, run func(context.Context, *
 	env := newEnv(p, spec, values)
 	problems = append(problems, env.checkWritable()...)
 	if len(problems) > 0 {
+		env.printPipeline(true)
 		for _, problem := range problems {
 			env.report(Fail(BadInput, problem, "see %s --help, or actions/%s/README.md", spec.Name, spec.Name))
 		}
@@ -111,6 +112,7 @@ func Main(ctx context.Context, p Process, spec Spec, run func(context.Context, *
 	}
 	err := run(ctx, env)
 	env.EndForeign()
+	env.printPipeline(err != nil)
 	code := Done
 	if err != nil {
 		code = env.reportAll(ctx, err)

@@ -27,6 +27,15 @@ func Cell(text string) string { return inert.Cell(text) }
 // Pre makes text a block of the step summary, see package inert.
 func Pre(text string) string { return inert.Pre(text) }
 
+// printPipeline gives the log what the summary has, for forges that show none. It comes before what failed: that is to be last.
+func (e *Env) printPipeline(failed bool) {
+	if place := e.Getenv(pipelineVariable); place == "last" || place != "" && failed {
+		if text := e.pipeline().Text(); text != "" {
+			e.print(text)
+		}
+	}
+}
+
 // writeSummary is called once, when all is done or has failed. A summary that cannot be written is worth a warning, not a failed
 // step.
 func (e *Env) writeSummary(code Code) {
@@ -44,9 +53,7 @@ func (e *Env) writeSummary(code Code) {
 	text := e.table
 	switch {
 	case place != "":
-		p := e.pipeline()
-		e.print(p.Text()) // for forges that show no summary
-		text = p.Markdown(stop)
+		text = e.pipeline().Markdown(stop)
 	case stop != nil:
 		text = cmp.Or(text, "### "+e.spec.Name+"\n\n") + stop.Markdown()
 	}

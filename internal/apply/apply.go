@@ -42,6 +42,7 @@ const (
 type Options struct {
 	Conflicts Policy       // empty: Safe
 	DryRun    bool         // nothing is written: the changes say what would be
+	ReadOnly  bool         // with DryRun: where the server does not allow the dry run either, what would be is worked out from the live object
 	Workers   int          // requests in flight; zero: 16, which is where an API server with default limits stops getting faster
 	Report    func(Change) // gets each object that was written, as soon as it is; calls do not overlap
 
@@ -188,8 +189,10 @@ func (a *applier) run(ctx context.Context) error {
 	if err := a.check(ctx, rest); err != nil {
 		return err
 	}
-	if err := a.permit(ctx); err != nil {
-		return err
+	if !a.options.ReadOnly {
+		if err := a.permit(ctx); err != nil {
+			return err
+		}
 	}
 	if err := a.failed(); err != nil {
 		return err

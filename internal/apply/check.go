@@ -52,6 +52,9 @@ func (a *applier) dryRun(ctx context.Context, it *item) error {
 			return nil
 		}
 		reason := cluster.Diagnose(err)
+		if a.options.ReadOnly && reason.Class == cluster.Denied {
+			return a.foretell(ctx, it)
+		}
 		if it.fresh && time.Since(begin) < freshTimeout && (reason.Class == cluster.Absent || reason.Class == cluster.Invalid && it.coming(a)) {
 			if err := sleep(ctx, poll); err != nil {
 				return err

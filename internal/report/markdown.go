@@ -85,6 +85,13 @@ type row struct {
 	work                           string
 }
 
+func (r row) time() string {
+	if r.seconds == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.1f", r.seconds)
+}
+
 const (
 	rankFailed = iota
 	rankDone
@@ -111,6 +118,9 @@ func (p *Pipeline) rows() []row {
 		longest := 0.0
 		var places []string
 		for _, o := range i.objects {
+			if p.Deploy.Skipped != "" {
+				break // it is not deployed
+			}
 			places = append(places, place(*o, p.Deploy.DryRun))
 			longest = max(longest, o.Seconds)
 			if objectFailed(*o) {
@@ -202,15 +212,11 @@ func (p *Pipeline) table() string {
 	b.WriteString("| image | found | built | pushed | deployed | seconds |\n|---|---|---|---|---|---|\n")
 	for n, r := range rows {
 		if n == maxRows || b.Len() > maxTable {
-			fmt.Fprintf(&b, "\n%s\n", more(rows[n:]))
+			fmt.Fprintf(&b, "\n%s. The log and the hand-over files have all of them.\n", more(rows[n:]))
 			break
 		}
-		seconds := ""
-		if r.seconds > 0 {
-			seconds = fmt.Sprintf("%.1f", r.seconds)
-		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", inert.Link(cut(r.name, maxCell), r.link), inert.Cell(cut(r.found, maxCell)),
-			inert.Cell(cut(r.built, maxCell)), inert.Cell(cut(r.pushed, maxCell)), inert.Cell(cut(r.deployed, maxCell)), seconds)
+			inert.Cell(cut(r.built, maxCell)), inert.Cell(cut(r.pushed, maxCell)), inert.Cell(cut(r.deployed, maxCell)), r.time())
 	}
 	b.WriteString("\n")
 	return b.String()
@@ -229,7 +235,7 @@ func more(rows []row) string {
 	for _, kind := range kinds {
 		parts = append(parts, fmt.Sprintf("%d %s", counts[kind], kind))
 	}
-	return fmt.Sprintf("… and %s that are not listed here: %s. The log and the hand-over files have all of them.", count(len(rows), "more image"), strings.Join(parts, ", "))
+	return fmt.Sprintf("… and %s not listed here: %s", count(len(rows), "image"), strings.Join(parts, ", "))
 }
 
 // Text is the same table for a log: the images something was done for.
@@ -249,7 +255,7 @@ func (p *Pipeline) Text() string {
 		plain := func(text string) string {
 			return strings.ReplaceAll(inert.Line(inert.OneLine(cut(text, 80))), "\t", " ")
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.1f\n", plain(r.name), plain(r.found), plain(r.built), plain(r.pushed), plain(r.deployed), r.seconds)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", plain(r.name), plain(r.found), plain(r.built), plain(r.pushed), plain(r.deployed), r.time())
 	}
 	w.Flush() // into memory
 	if rest := rows[min(end, maxRows):]; len(rest) > 0 {

@@ -30,6 +30,8 @@ type Options struct {
 	Ask       AskStore      // asks stores that are no binary caches; nil: those cannot be used
 	// VerifyNARs also asks whether the NAR behind each narinfo is there, where a cache has files: one request more per path.
 	VerifyNARs bool
+	// LeaveOut is asked about a cache that cannot be read: true takes it out of the set, as if it had not been named. nil: none is.
+	LeaveOut func(cache string, err error) bool
 
 	// Warnf is told what a person should know and what makes no error; Debugf of each request. nil: nobody is told.
 	// Both may be called from several goroutines.
@@ -124,6 +126,9 @@ func Open(ctx context.Context, urls []string, o Options) (*Set, error) {
 		wg.Go(func() { c.open(ctx, o) })
 	}
 	wg.Wait()
+	if o.LeaveOut != nil {
+		caches = slices.DeleteFunc(caches, func(c *cache) bool { return c.down != nil && c.down != errNotFound && o.LeaveOut(c.name, c.down) })
+	}
 	if err := storeDirs(caches); err != nil {
 		return nil, err
 	}
