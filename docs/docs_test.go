@@ -158,19 +158,21 @@ func TestYAML(t *testing.T) {
 	}
 }
 
-// The guide shows the workflow that the end-to-end tests run.
+// The guide shows the workflows that the end-to-end tests run.
 func TestSeveralRunnersIsWhatIsTested(t *testing.T) {
 	guide, err := os.ReadFile(filepath.Join("guides", "several-runners.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	tested, err := os.ReadFile(filepath.Join("..", "e2e", "pipeline", "testdata", "shards.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, workflow, _ := strings.Cut(string(tested), "\n") // without the comment at its head
-	if !strings.Contains(strings.ReplaceAll(string(guide), "@v0.1.0", "@v1"), "```yaml\n"+workflow+"```\n") {
-		t.Error("guides/several-runners.md shows another workflow than e2e/pipeline/testdata/shards.yaml")
+	for _, name := range []string{"shards", "matrix"} {
+		tested, err := os.ReadFile(filepath.Join("..", "e2e", "pipeline", "testdata", name+".yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, workflow, _ := strings.Cut(string(tested), "\n") // without the comment at its head
+		if !strings.Contains(strings.ReplaceAll(string(guide), "@v0.1.0", "@v1"), "```yaml\n"+workflow+"```\n") {
+			t.Errorf("guides/several-runners.md shows another workflow than e2e/pipeline/testdata/%s.yaml", name)
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ import (
 )
 
 // servicesSources are the packages of this module that the services program is made of.
-var servicesSources = []string{"cmd/services", "env/registryserver", "env/traffic", "process", "runner/task"}
+var servicesSources = []string{"cmd/services", "env/registryserver", "env/traffic", "process", "runner/task", "runner/artifact"}
 
 // Services returns the path of the services program (see cmd/services), making
 // it first when its sources changed. Progress goes to progress, which may be nil.
@@ -57,6 +57,21 @@ func Act(ctx context.Context, progress io.Writer) (string, error) {
 	return program{
 		name: "act", title: "act",
 		dir: filepath.Join(root, "act"), pkg: "github.com/nektos/act",
+		sources: []string{"go.mod", "go.sum"},
+		ldflags: "-s -w",
+	}.build(ctx, progress)
+}
+
+// GiteaAct returns the path of Gitea's fork of act, which its runners were built on up to version 0.4, making it first when
+// its version changed.
+func GiteaAct(ctx context.Context, progress io.Writer) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	return program{
+		name: "giteaact", title: "act, Gitea's fork",
+		dir: filepath.Join(root, "giteaact"), pkg: "github.com/nektos/act",
 		sources: []string{"go.mod", "go.sum"},
 		ldflags: "-s -w",
 	}.build(ctx, progress)

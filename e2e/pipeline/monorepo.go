@@ -42,6 +42,30 @@ func (p *Pipeline) writeMonorepo(ctx context.Context, o Options) error {
 	return p.commit("seven services")
 }
 
+// Another makes a second repository, of lib and tools of the monorepo and of files by their paths, and ships that from now on.
+func (p *Pipeline) Another(ctx context.Context, name string, files map[string]string) error {
+	repo := filepath.Join(p.Dir, name)
+	for _, folder := range []string{"lib", "tools"} {
+		if err := os.CopyFS(filepath.Join(repo, folder), os.DirFS(filepath.Join(p.Repo, folder))); err != nil {
+			return err
+		}
+	}
+	for file, text := range files {
+		path := filepath.Join(repo, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	if _, err := git(ctx, repo, "init", "--quiet", "--initial-branch", "main"); err != nil {
+		return err
+	}
+	p.Repo = repo
+	return p.commit(name)
+}
+
 // Edit replaces old, which must be there, by new in a file of the monorepo and
 // commits the change.
 func (p *Pipeline) Edit(file, old, new string) error {

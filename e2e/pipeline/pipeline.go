@@ -63,6 +63,7 @@ type Pipeline struct {
 // that were not reached are nil.
 type Run struct {
 	runner.Result
+	Dir     string // of all that the runner kept
 	Log     string // path of the whole log
 	Plan    *handoff.Plan
 	Build   *handoff.BuildResult
@@ -215,6 +216,11 @@ func (p *Pipeline) Registry() string { return p.Env.Registry.Host + "/shop" }
 // Ship runs the workflow for the newest commit. A failed run is no error: see
 // Run.ExitCode. The log goes to live as well, when that is not nil.
 func (p *Pipeline) Ship(ctx context.Context, r runner.Runner, live io.Writer) (*Run, error) {
+	return p.ShipAs(ctx, r, func(j *runner.Job) { j.Log = live })
+}
+
+// ShipAs is Ship for a job that is not like the others: change is given it before it runs.
+func (p *Pipeline) ShipAs(ctx context.Context, r runner.Runner, change func(*runner.Job)) (*Run, error) {
 	key, err := os.ReadFile(p.Nix.SecretKeyFile)
 	if err != nil {
 		return nil, err
@@ -228,7 +234,7 @@ func (p *Pipeline) Ship(ctx context.Context, r runner.Runner, live io.Writer) (*
 	}
 	p.runs++
 	dir := filepath.Join(p.Dir, "runs", fmt.Sprint(p.runs))
-	result, err := runner.Run(ctx, runner.Job{
+	job := runner.Job{
 		Runner: r, Dir: dir, Source: p.Repo, Workflow: p.Workflow,
 		Actions: map[string]string{"flakeship/flakeship@v1": p.action}, ActionsURL: p.ActionsURL,
 		Env: p.Nix.Env(),
@@ -240,12 +246,13 @@ func (p *Pipeline) Ship(ctx context.Context, r runner.Runner, live io.Writer) (*
 			"CACHE_SIGNING_KEY": strings.TrimSpace(string(key)), "REGISTRY_PASSWORD": registryPassword, "REGISTRY_TOKEN": registryPassword,
 			"KUBECONFIG": string(kubeconfig),
 		},
-		Log: live,
-	})
+	}
+	change(&job)
+	result, err := runner.Run(ctx, job)
 	if err != nil {
 		return nil, err
 	}
-	run := &Run{Result: result, Log: filepath.Join(dir, "log.txt")}
+	run := &Run{Result: result, Dir: job.Dir, Log: filepath.Join(job.Dir, "log.txt")}
 	if err := os.WriteFile(run.Log, []byte(result.Log), 0o644); err != nil {
 		return nil, err
 	}

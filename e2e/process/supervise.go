@@ -51,6 +51,10 @@ func Supervise(args []string) int {
 	select {
 	case err = <-done:
 	case s := <-signals:
+		if s == os.Interrupt {
+			err = cancelled(cmd, done)
+			break
+		}
 		// Each step has a moment to clean up: its shell does not pass the signal on.
 		for _, pid := range descendants(os.Getpid()) {
 			_ = syscall.Kill(pid, s.(syscall.Signal))
@@ -72,6 +76,34 @@ func Supervise(args []string) int {
 	default:
 		fmt.Fprintln(os.Stderr, "services supervise:", err)
 		return 1
+	}
+}
+
+// cancelled interrupts the command alone, as a person or a forge does, and waits for its end and that of everything it started.
+// What stays is named on standard error.
+func cancelled(cmd *exec.Cmd, done <-chan error) error {
+	_ = cmd.Process.Signal(os.Interrupt) // it has ended: done says how
+	patience := time.After(30 * time.Second)
+	var err error
+	select {
+	case err = <-done:
+	case <-patience:
+		err = errors.New("killed half a minute after an interrupt")
+	}
+	for {
+		left := descendants(os.Getpid())
+		if len(left) == 0 {
+			return err
+		}
+		select {
+		case <-patience:
+			for _, pid := range left {
+				args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // gone: it has just ended
+				fmt.Fprintf(os.Stderr, "services supervise: left running: %d %q\n", pid, args)
+			}
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }
 

@@ -45,9 +45,13 @@ type Runner string
 const (
 	Gitea Runner = "gitea" // Gitea runner v1.0.8
 	Act   Runner = "act"   // nektos/act v0.2.89; its steps see a terminal
+
+	// GiteaAct is Gitea's fork of act at v0.261.10, which its runners were up to version 0.4. It loses a line of output of
+	// more than 64 KiB, and every output after it.
+	GiteaAct Runner = "gitea-act"
 )
 
-// All are the runners, for tests that hold under each of them.
+// All are the runners of today, for tests that hold under each of them.
 var All = []Runner{Gitea, Act}
 
 // Job is what to run.
@@ -76,10 +80,18 @@ type Job struct {
 	// ActionsURL is a git server that the Gitea runner clones actions from, as
 	// it does in production; Actions is not looked at then.
 	ActionsURL string
+	// Artifacts starts the runner's own artifact server on loopback, which keeps its files in Dir/artifacts. The actions that
+	// users upload and download with are then there, see artifactActions.
+	Artifacts bool
+	// Cancel, when it is closed, makes the runner cancel the run as a person would: the runner alone gets an interrupt, and
+	// what it does not end has a while to end by itself. What is still there then is named in the log as "left running".
+	Cancel <-chan struct{}
 	// Log gets the log as it is written; nil keeps it for Result.
 	Log io.Writer
 	// Services and ActPath are the programs; empty builds them.
 	Services, ActPath string
+
+	artifactPort string
 }
 
 // Result is what came of it.
@@ -133,6 +145,12 @@ func Run(ctx context.Context, j Job) (Result, error) {
 	select {
 	case <-p.Done():
 	case <-ctx.Done():
+	case <-j.Cancel:
+		_ = p.Signal(syscall.SIGINT) // it has ended: so has the run
+		select {
+		case <-p.Done():
+		case <-ctx.Done():
+		}
 	}
 	p.Stop(10 * time.Second) // more than supervise takes
 	result := log.result()
@@ -151,6 +169,9 @@ func Run(ctx context.Context, j Job) (Result, error) {
 	}
 	return result, nil
 }
+
+// acts makes the programs of the runners with act's command line.
+var acts = map[Runner]func(context.Context, io.Writer) (string, error){Act: build.Act, GiteaAct: build.GiteaAct}
 
 func (j *Job) setDefaults(ctx context.Context) error {
 	for _, d := range []struct {
@@ -175,8 +196,13 @@ func (j *Job) setDefaults(ctx context.Context) error {
 			return err
 		}
 	}
-	if j.Runner == Act && j.ActPath == "" {
-		if j.ActPath, err = build.Act(ctx, j.Log); err != nil {
+	if program := acts[j.Runner]; program != nil && j.ActPath == "" {
+		if j.ActPath, err = program(ctx, j.Log); err != nil {
+			return err
+		}
+	}
+	if j.Artifacts {
+		if err := j.artifactActions(); err != nil {
 			return err
 		}
 	}
@@ -255,6 +281,7 @@ func (j *Job) commandLine(workspace string) (args []string, stdin io.Reader, err
 			Workflow: workflow, Job: j.JobID, Workspace: workspace, CacheDir: cache,
 			ServerURL: serverURL, Repository: j.Repository, Branch: j.Branch, Commit: j.Commit, Actor: actor,
 			EventName: j.EventName, Event: j.Event, Env: env, Secrets: j.Secrets, Vars: j.Vars, Actions: j.Actions, ActionsURL: j.ActionsURL,
+			ArtifactDir: j.artifactDir(), ArtifactPort: j.artifactPort,
 		})
 		return []string{j.Services, "gitea-runner"}, bytes.NewReader(text), err
 	}
@@ -291,6 +318,9 @@ func (j *Job) commandLine(workspace string) (args []string, stdin io.Reader, err
 	}
 	for name, folder := range j.Actions {
 		args = append(args, "--local-repository", name+"="+folder)
+	}
+	if j.Artifacts {
+		args = append(args, "--artifact-server-path", j.artifactDir(), "--artifact-server-addr", "127.0.0.1", "--artifact-server-port", j.artifactPort)
 	}
 	return args, nil, nil
 }

@@ -152,6 +152,37 @@ jobs:
 	}
 }
 
+// What is known of the runners' limit for a line of output; the other runners here have none that matters.
+func TestLongLines(t *testing.T) {
+	source := repository(t, `
+on: push
+jobs:
+  ship:
+    runs-on: ubuntu-latest
+    steps:
+      - id: long
+        shell: bash
+        run: |
+          echo "short=$(printf %60000d 1)" >> "$GITHUB_OUTPUT"
+          echo "long=$(printf %70000d 1)" >> "$GITHUB_OUTPUT"
+          echo "after=yes" >> "$GITHUB_OUTPUT"
+`)
+	for kind, loses := range map[runner.Runner]bool{runner.GiteaAct: true, runner.Gitea: false, runner.Act: false} {
+		t.Run(string(kind), func(t *testing.T) {
+			result, err := runner.Run(t.Context(), runner.Job{
+				Runner: kind, Dir: t.TempDir(), Source: source, Workflow: ".gitea/workflows/ship.yaml",
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			long := result.Outputs["long"]
+			if len(long["short"]) != 60000 || (long["after"] != "yes") != loses {
+				t.Errorf("short has %d bytes, long %d, after is %q", len(long["short"]), len(long["long"]), long["after"])
+			}
+		})
+	}
+}
+
 func TestUnknownActionIsNotFetched(t *testing.T) {
 	source := repository(t, `
 on: push

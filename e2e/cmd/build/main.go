@@ -16,7 +16,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	for _, program := range []func(context.Context, io.Writer) (string, error){build.Services, build.Act, build.Cosign, build.S3} {
+	for _, program := range []func(context.Context, io.Writer) (string, error){build.Services, build.Act, build.GiteaAct, build.Cosign, build.S3} {
 		path, err := program(ctx, os.Stderr)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "error:", err)

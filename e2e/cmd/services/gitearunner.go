@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"gitea.com/gitea/runner/act/artifacts"
 	"gitea.com/gitea/runner/act/common"
 	"gitea.com/gitea/runner/act/model"
 	"gitea.com/gitea/runner/act/runner"
@@ -86,6 +87,10 @@ func runTask(ctx context.Context, t task.Task) error {
 			LocalRepositories: t.Actions,
 			CacheDirCache:     map[string]string{},
 		}
+	}
+	if t.ArtifactDir != "" {
+		config.ArtifactServerPath, config.ArtifactServerAddr, config.ArtifactServerPort = t.ArtifactDir, "127.0.0.1", t.ArtifactPort
+		defer artifacts.Serve(ctx, t.ArtifactDir, "127.0.0.1", t.ArtifactPort)()
 	}
 	r, err := runner.New(config)
 	if err != nil {

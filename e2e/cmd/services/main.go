@@ -19,6 +19,7 @@ import (
 
 	"github.com/flakeship/flakeship/e2e/env/registryserver"
 	"github.com/flakeship/flakeship/e2e/process"
+	"github.com/flakeship/flakeship/e2e/runner/artifact"
 )
 
 // commands maps a subcommand to its main function. Each finds its own
@@ -33,6 +34,7 @@ var commands = map[string]func() int{
 	"registry":                registryserver.Main,
 	"supervise":               func() int { return process.Supervise(os.Args[1:]) },
 	"gitea-runner":            giteaRunner,
+	"artifact":                func() int { return artifact.Main(os.Args[1:]) },
 }
 
 func main() {

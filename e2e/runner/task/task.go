@@ -22,6 +22,9 @@ type Task struct {
 	Vars       map[string]string `json:"vars"`
 	Actions    map[string]string `json:"actions"`    // owner/name@ref to folder
 	ActionsURL string            `json:"actionsURL"` // git server that actions are cloned from, in place of Actions
+
+	ArtifactDir  string `json:"artifactDir"`  // folder of the artifact server; empty: there is none
+	ArtifactPort string `json:"artifactPort"` // its port on loopback
 }
 
 // Owner is the first half of Repository.
