@@ -57,7 +57,7 @@ func (k Kind) String() string {
 
 // common are the inputs every action has.
 var common = []Input{
-	{Name: "out", Help: "path of the hand-over file", Says: "a new file in the runner's temporary folder"},
+	{Name: "out", Example: "handover.json", Help: "path of the hand-over file", Says: "a new file in the runner's temporary folder"},
 	{Name: "report", Help: "path of an HTML page about the run, which each step adds its part to", Example: "report.html"},
 	{Name: "log-level", Kind: Choice, Choices: []string{"info", "debug"}, Default: "info", Help: "how much the log tells"},
 }

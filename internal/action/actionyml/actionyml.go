@@ -91,6 +91,12 @@ func describe(in action.Input) string {
 	switch in.Kind {
 	case action.Choice:
 		s += " One of " + strings.Join(in.Choices, ", ") + "."
+	case action.Bool:
+		s += " `true` or `false`."
+	case action.Int:
+		s += " A whole number."
+	case action.Duration:
+		s += " A duration, such as 90s, 10m or 1h30m."
 	case action.List:
 		s += " One per line; a single line may use commas."
 	case action.Document:

@@ -63,8 +63,22 @@ func checkSpec(t *testing.T, spec action.Spec) {
 		if in.Help == "" || strings.HasSuffix(in.Help, ".") {
 			t.Errorf("input %s: the help %q is to be a phrase without a full stop", in.Name, in.Help)
 		}
+		if in.Example == "" && wantsExample(in) {
+			t.Errorf("input %s: an example of it is to be given", in.Name)
+		}
 		if in.Secret && in.Default != "" {
 			t.Errorf("input %s: a secret has no default", in.Name)
 		}
 	}
+}
+
+// wantsExample says whether an input's form is not plain from its kind or its default.
+func wantsExample(in action.Input) bool {
+	switch in.Kind {
+	case action.Bool, action.Choice, action.Int:
+		return false
+	case action.Duration:
+		return in.Default == ""
+	}
+	return true
 }
