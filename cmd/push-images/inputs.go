@@ -44,7 +44,7 @@ func readInputs(env *action.Env) (inputs, error) {
 			problems = append(problems, action.Fail(action.BadInput, one, "%s", hint))
 		}
 	}
-	results, err := readResults(env)
+	results, err := readDocuments[handoff.BuildResult](env, handoff.KindBuildResult)
 	problems = append(problems, explainAll(env, err))
 	in.commit = env.Getenv("GITHUB_SHA")
 	for _, r := range results {
@@ -59,7 +59,7 @@ func readInputs(env *action.Env) (inputs, error) {
 		bad(err, "an image is name=path or name:tag=path, and the path is what Nix built")
 		in.images = append(in.images, i)
 	}
-	joined, err := readPushed(env)
+	joined, err := readDocuments[handoff.PushResult](env, handoff.KindPushResult)
 	problems = append(problems, explainAll(env, err))
 	for _, r := range joined {
 		in.commit = r.Commit
@@ -141,17 +141,23 @@ func readInputs(env *action.Env) (inputs, error) {
 	return in, errors.Join(problems...)
 }
 
-// readResults reads the BuildResults, which must be of one commit.
-func readResults(env *action.Env) ([]*handoff.BuildResult, error) {
-	documents, err := env.Documents("build-result")
+// document is a pointer to a D that is a hand-over document.
+type document[D any] interface {
+	*D
+	handoff.Document
+}
+
+// readDocuments reads the hand-over documents of an input, which must be of one commit.
+func readDocuments[D any, P document[D]](env *action.Env, kind handoff.Kind) ([]P, error) {
+	given, err := env.Documents(string(kind))
 	if err != nil {
-		return nil, action.Fail(action.BadInput, err, "give a path, or the JSON as nix-build-images wrote it")
+		return nil, action.Fail(action.BadInput, err, "give a path, or the JSON as %s wrote it", kind.Writer())
 	}
-	var results []*handoff.BuildResult
+	var results []P
 	var errs []error
-	for _, document := range documents {
-		r := &handoff.BuildResult{}
-		if err := handoff.Load(document, r); err != nil {
+	for _, one := range given {
+		r := P(new(D))
+		if err := handoff.Load(one, r); err != nil {
 			errs = append(errs, err)
 			continue
 		}

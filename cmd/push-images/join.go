@@ -1,36 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
-	"github.com/flakeship/flakeship/internal/action"
 	"github.com/flakeship/flakeship/internal/handoff"
 	"github.com/flakeship/flakeship/internal/push"
 )
-
-// readPushed reads the PushResults to join, which must be of one commit. Each is what a job for another system pushed.
-func readPushed(env *action.Env) ([]*handoff.PushResult, error) {
-	documents, err := env.Documents("push-result")
-	if err != nil {
-		return nil, action.Fail(action.BadInput, err, "give a path, or the JSON as push-images wrote it")
-	}
-	var results []*handoff.PushResult
-	var errs []error
-	for _, document := range documents {
-		r := &handoff.PushResult{}
-		if err := handoff.Load(document, r); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		results = append(results, r)
-	}
-	if len(errs) == 0 {
-		errs = append(errs, handoff.SameSource(results))
-	}
-	return results, errors.Join(errs...)
-}
 
 // pushedImages lists what earlier jobs pushed below the prefix: it is in the registry, and only its index is to be made.
 func pushedImages(results []*handoff.PushResult, prefix string) ([]push.Image, error) {

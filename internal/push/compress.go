@@ -66,12 +66,16 @@ func (nopCloser) Close() error { return nil }
 type blob struct {
 	v1.Descriptor
 	file image.Content
+	free func() // gives back its room in the spool
 }
 
 // reader reads the blob from its start; several may read at a time.
 func (b *blob) reader() io.Reader { return io.NewSectionReader(b.file, 0, b.Size) }
 
-func (b *blob) close() { b.file.Close() }
+func (b *blob) close() {
+	b.file.Close()
+	b.free()
+}
 
 // removed makes a file and takes its name away: it lives as long as it is open. Only a process that is killed between the two
 // leaves an empty file behind.
@@ -119,10 +123,19 @@ func (r *run) makeBlob(ctx context.Context, l *image.Layer) (*blob, error) {
 		}
 		return nil, err
 	}
-	return &blob{d, f}, nil
+	// Still in its slot: where the network is slower than the processors, compressing waits, and the disk does not fill.
+	held := min(d.Size, maxSpool)
+	if err := r.spool.Acquire(ctx, held); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &blob{d, f, func() { r.spool.Release(held) }}, nil
 }
 
-// slot waits until fewer than Options.Workers are at hard work.
+// maxSpool is how many bytes of compressed layers wait to be sent, before no other is begun. A larger layer waits alone.
+const maxSpool = 512 << 20
+
+// slot waits until there is room for one more at hard work.
 func (r *run) slot(ctx context.Context) (release func(), err error) {
 	select {
 	case r.slots <- struct{}{}:
@@ -176,7 +189,7 @@ func checkBlob(ctx context.Context, l *image.Layer) (*blob, error) {
 		f.Close()
 		return nil, err
 	}
-	return &blob{v1.Descriptor{MediaType: l.Blob.MediaType, Digest: l.Blob.Digest, Size: sum.n}, f}, nil
+	return &blob{v1.Descriptor{MediaType: l.Blob.MediaType, Digest: l.Blob.Digest, Size: sum.n}, f, func() {}}, nil
 }
 
 // summing counts and digests what is written.

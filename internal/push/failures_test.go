@@ -94,12 +94,7 @@ func TestCollectedLayerIsSentAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hex := m.Layers[0].Digest.Hex
-	for _, dir := range []string{"repositories/api/_layers/sha256/" + hex, "blobs/sha256/" + hex[:2] + "/" + hex} {
-		if err := os.RemoveAll(filepath.Join(root, "docker/registry/v2", dir)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	collect(t, root, "api", m.Layers[0].Digest.Hex)
 	images[0].Tag, images[0].Path = nixHash(2), archive(t, "amd64", base, layer(t, 3, 100))
 	o.Client = client(&wire{})
 	second, err := Images(t.Context(), images, o)
@@ -110,6 +105,50 @@ func TestCollectedLayerIsSentAgain(t *testing.T) {
 	if second[0].Layers != (handoff.Layers{Uploaded: 2}) {
 		t.Errorf("layers %+v", second[0].Layers)
 	}
+}
+
+// collect makes a registry lose a blob of a repository.
+func collect(t *testing.T, root, repo, hex string) {
+	t.Helper()
+	for _, dir := range []string{"repositories/" + repo + "/_layers/sha256/" + hex, "blobs/sha256/" + hex[:2] + "/" + hex} {
+		if err := os.RemoveAll(filepath.Join(root, "docker/registry/v2", dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// So may a config be, which is not read where it is the same as on this machine.
+func TestCollectedConfigIsSentAgain(t *testing.T) {
+	server := distribution.Start(t)
+	images := []Image{{Name: "api", Tag: nixHash(1), Path: archive(t, "amd64", layer(t, 1, 5000))}}
+	o := Options{Registry: server.Host, Client: client(&wire{})}
+	first, err := Images(t.Context(), images, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, _ := name.NewDigest(first[0].Repository + "@" + first[0].Digest)
+	img, err := remote.Image(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	collect(t, server.Root, "api", config.Hex)
+	o.Client, o.Annotations = client(&wire{}), map[string]string{"a": "b"} // another manifest of the same config
+	second, err := Images(t.Context(), images, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkPulled(t, second)
+	collect(t, server.Root, "api", config.Hex)
+	o.Client, o.Verify = client(&wire{}), true
+	third, err := Images(t.Context(), images, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkPulled(t, third)
 }
 
 // Wherever a request fails, once or for good, the registry stays right and the next run gets everything in.

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/flakeship/flakeship/internal/image"
+	"github.com/flakeship/flakeship/internal/registry"
 )
 
 // knowledge is what was read from the registry: which layer is which blob, and where. A manifest that is there vouches for
@@ -16,13 +17,24 @@ type knowledge struct {
 	layers map[v1.Hash]map[string]v1.Descriptor // by diffID, then by repository path
 	keys   map[string]v1.Hash                   // diffIDs, by layer key
 	blobs  map[string]map[string]bool           // configs and other blobs, by digest, then by repository path
-	tags   map[string]string                    // digests, by reference
+	tags   map[string]string                    // digests, by reference; empty: there was no such tag
+
+	configs map[string][]byte    // of images on this machine, by digest: those in the registry need not be read
+	lookups map[string]*manifest // by reference
+}
+
+// manifest is what a registry has at a tag, asked for once.
+type manifest struct {
+	once sync.Once
+	registry.Manifest
+	err error
 }
 
 func newKnowledge() *knowledge {
 	return &knowledge{
 		layers: map[v1.Hash]map[string]v1.Descriptor{}, keys: map[string]v1.Hash{},
 		blobs: map[string]map[string]bool{}, tags: map[string]string{},
+		configs: map[string][]byte{}, lookups: map[string]*manifest{},
 	}
 }
 
@@ -109,6 +121,37 @@ func (k *knowledge) hasBlob(repo, digest string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.blobs[digest][repo]
+}
+
+// forgetBlobs drops what is known of a repository's blobs other than layers.
+func (k *knowledge) forgetBlobs(repo string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, repos := range k.blobs {
+		delete(repos, repo)
+	}
+}
+
+func (k *knowledge) setConfig(config []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.configs[digestOf(config)] = config
+}
+
+func (k *knowledge) config(digest string) ([]byte, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	config, ok := k.configs[digest]
+	return config, ok
+}
+
+func (k *knowledge) lookup(reference string) *manifest {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.lookups[reference] == nil {
+		k.lookups[reference] = &manifest{}
+	}
+	return k.lookups[reference]
 }
 
 func (k *knowledge) setTag(reference, digest string) {

@@ -49,10 +49,10 @@ func (r *run) sendLayers(ctx context.Context, members []*member) {
 		}
 	}
 	each(ctx, todo, func(m *member) { r.taskDone(ctx, m) })
-	// A few more than there are processors: while some compress, others send.
+	// More than there are processors: while some compress, the others send or wait for an answer.
 	work := make(chan *task)
 	var wait sync.WaitGroup
-	for range r.Workers + 4 {
+	for range r.Workers + sending {
 		wait.Go(func() {
 			for t := range work {
 				r.place(ctx, t)
@@ -68,6 +68,10 @@ func (r *run) sendLayers(ctx context.Context, members []*member) {
 	close(work)
 	wait.Wait()
 }
+
+// sending is how many layers may be on their way to the registry while others are compressed. Small ones take longer to send than
+// to compress, most of it waiting: with few of them the processors would wait too.
+const sending = 12
 
 // taskDone completes a member after its last task.
 func (r *run) taskDone(ctx context.Context, m *member) {

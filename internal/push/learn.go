@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -36,11 +37,19 @@ func (r *run) prepare(ctx context.Context, m *member) error {
 		m.System = systemOf(m.image.Platform)
 	}
 	m.placed, m.how = make([]v1.Descriptor, len(m.image.Layers)), make([]how, len(m.image.Layers))
+	if config, err := m.config(); err == nil {
+		r.known.setConfig(config)
+	}
 	var found *learned
 	if r.NoLearn {
 		err = r.lookUp(ctx, m)
 	} else {
+		var early sync.WaitGroup
+		for _, tag := range r.tagsToLookUp(m) {
+			early.Go(func() { r.manifestAt(ctx, m.repo, tag) }) // kept, its error too
+		}
 		found, err = r.learn(ctx, m.repo, m.Tag, m.image.Platform)
+		early.Wait()
 	}
 	denied := new(registry.DeniedError)
 	switch {
@@ -87,10 +96,53 @@ func (r *run) open(ctx context.Context, i Image) (*image.Image, error) {
 // lookUp asks which image is at a member's tag, and nothing of what it is made of.
 func (r *run) lookUp(ctx context.Context, m *member) error {
 	digest, err := m.repo.Head(ctx, m.Tag)
-	if err == nil {
+	if err == nil || errors.Is(err, registry.ErrAbsent) {
 		r.known.setTag(m.repo.String()+":"+m.Tag, digest)
 	}
 	return err
+}
+
+// config is a member's image config, where it is known before any layer is written.
+func (m *member) config() ([]byte, error) {
+	var diffIDs []v1.Hash
+	for _, l := range m.image.Layers {
+		if l.DiffID == (v1.Hash{}) {
+			return nil, fmt.Errorf("nobody knows the digest of layer %s yet", l.Name)
+		}
+		diffIDs = append(diffIDs, l.DiffID)
+	}
+	return m.image.Config(diffIDs)
+}
+
+// tagsToLookUp are those of which it will be asked whatever is at the member's own tag: an image that is there wants to know
+// whether they point at it, another one what it can learn there. Asked at once, they cost no time.
+func (r *run) tagsToLookUp(m *member) []string {
+	var tags []string
+	if m.ImageTag != "" {
+		tags = append(tags, m.ImageTag)
+	}
+	for _, tag := range r.Tags {
+		if slices.Contains(r.LearnTags, tag) && tag != m.ImageTag {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}
+
+// manifestAt reads the manifest at a tag or digest. It asks once, whoever wants to know.
+func (r *run) manifestAt(ctx context.Context, repo *repository, reference string) (registry.Manifest, error) {
+	if strings.Contains(reference, ":") {
+		return repo.Manifest(ctx, reference)
+	}
+	tag := repo.String() + ":" + reference
+	at := r.known.lookup(tag)
+	at.once.Do(func() {
+		at.Manifest, at.err = repo.Manifest(ctx, reference)
+		if at.err == nil || errors.Is(at.err, registry.ErrAbsent) {
+			r.known.setTag(tag, at.Digest)
+		}
+	})
+	return at.Manifest, at.err
 }
 
 // confirm checks that an image is in the registry, as an earlier step saw it.
@@ -135,14 +187,11 @@ type learned struct {
 // learn reads the image at a tag or digest of repo and keeps what it says of layers. An index leads to the image for
 // platform. What is there but no image, such as a signature, teaches nothing: nil, nil.
 func (r *run) learn(ctx context.Context, repo *repository, reference string, platform v1.Platform) (*learned, error) {
-	m, err := repo.Manifest(ctx, reference)
+	m, err := r.manifestAt(ctx, repo, reference)
 	if err != nil {
 		return nil, err
 	}
 	repo.exists.Store(true)
-	if !strings.Contains(reference, ":") {
-		r.known.setTag(repo.String()+":"+reference, m.Digest)
-	}
 	if m.MediaType.IsIndex() {
 		child, ok := childFor(m.Bytes, platform)
 		if !ok {
@@ -162,9 +211,11 @@ func (r *run) learn(ctx context.Context, repo *repository, reference string, pla
 	if manifest.Config.Size > registry.MaxConfig || !manifest.Config.MediaType.IsConfig() {
 		return nil, nil
 	}
-	config, err := repo.Blob(ctx, manifest.Config.Digest.String(), registry.MaxConfig)
-	if err != nil {
-		return nil, err
+	config, ok := r.known.config(manifest.Config.Digest.String())
+	if !ok || r.Verify {
+		if config, err = repo.Blob(ctx, manifest.Config.Digest.String(), registry.MaxConfig); err != nil {
+			return nil, err
+		}
 	}
 	var parsed struct {
 		RootFS struct {

@@ -28,17 +28,14 @@ func (r *run) complete(ctx context.Context, m *member) error {
 		if err := r.repair(ctx, m); err != nil {
 			return err
 		}
+		r.known.forgetBlobs(m.repo.Path()) // the config is small: it is sent, not asked for
 		return r.writeImage(ctx, m)
 	}
 	return err
 }
 
 func (r *run) writeImage(ctx context.Context, m *member) error {
-	var diffIDs []v1.Hash
-	for _, l := range m.image.Layers {
-		diffIDs = append(diffIDs, l.DiffID)
-	}
-	config, err := m.image.Config(diffIDs)
+	config, err := m.config()
 	if err != nil {
 		return err
 	}

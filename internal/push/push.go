@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/flakeship/flakeship/internal/handoff"
 	"github.com/flakeship/flakeship/internal/image"
 	"github.com/flakeship/flakeship/internal/registry"
@@ -154,6 +156,7 @@ type run struct {
 	known  *knowledge
 	repos  map[string]*repository // by path
 	slots  chan struct{}          // one for each layer that is compressed
+	spool  *semaphore.Weighted    // bytes of layers that wait to be sent
 	blocks chan struct{}          // one for each piece of a layer that is
 	doneMu sync.Mutex
 }
@@ -217,9 +220,13 @@ func newRun(o Options) *run {
 	if o.Done == nil {
 		o.Done = func(handoff.PushedImage, time.Duration) {}
 	}
+	slots := o.Workers
+	if o.Compression == Gzip {
+		slots *= 2 // while one layer's last blocks are compressed, the next is read
+	}
 	return &run{
-		Options: o, known: newKnowledge(), slots: make(chan struct{}, o.Workers), blocks: make(chan struct{}, 2*o.Workers),
-		repos: map[string]*repository{},
+		Options: o, known: newKnowledge(), slots: make(chan struct{}, slots), blocks: make(chan struct{}, 2*o.Workers+4),
+		spool: semaphore.NewWeighted(maxSpool), repos: map[string]*repository{},
 	}
 }
 
