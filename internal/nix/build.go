@@ -155,7 +155,7 @@ func (b *build) realise(ctx context.Context, open []*Built) error {
 	}
 	b.last = nil
 	if len(there) > 0 {
-		if err := b.nix.send(ctx, b.o.Store, there); err != nil {
+		if err := b.patiently(ctx, func() error { return b.nix.send(ctx, b.o.Store, there) }); err != nil {
 			return err
 		}
 	}
@@ -192,7 +192,7 @@ func (b *build) failedRun(ctx context.Context, first bool) error {
 		return b.last
 	}
 	c.Stderr = b.log.said()
-	if first && b.log.idle() && !slices.ContainsFunc(b.open(), b.fetches) && !transient.MatchString(b.log.stray()) {
+	if first && b.log.idle() && !slices.ContainsFunc(b.open(), b.fetches) && !transient.MatchString(b.cause(b.log.stray())) {
 		return c // nothing started and nothing failed: the store, the daemon or the settings
 	}
 	return nil
@@ -382,7 +382,7 @@ func (b *build) finish(ctx context.Context, cause error) error {
 	case !b.o.KeepGoing && b.log.failed():
 		reason = "not built, because another image failed and keep-going is off"
 	case b.log.stray() != "":
-		reason, early = b.log.stray(), false
+		reason, early = b.cause(b.log.stray()), false
 	case b.last != nil:
 		reason, early = b.last.Error(), false
 	}

@@ -14,8 +14,28 @@ var transient = regexp.MustCompile(`HTTP error (408|425|429|5\d\d)|due to networ
 	`[Cc]ould(n't| not) (resolve|connect)|[Tt]imeout was reached|[Cc]onnection (was )?(reset|closed|refused|timed out)|` +
 	`unexpected end-of-file|daemon disconnected unexpectedly|[Bb]roken pipe|failed to start SSH|lost connection|unexpected EOF`)
 
-// unreached is what Nix says of a builder it could not connect to, before it says that no machine can build this.
-var unreached = regexp.MustCompile(`cannot build on '[^']*': .*`)
+// What Nix says of a derivation, or of all of them, when a remote builder was lost. What happened it says before that, of nobody in
+// particular: as a message when it could not connect to a machine, and as an error when a connection ended.
+var (
+	unreached = regexp.MustCompile(`cannot build on '[^']*': .*`)
+	hearsay   = regexp.MustCompile(`^builder failed with exit code 1\b|^some outputs are unexpectedly invalid`)
+)
+
+// cause is a reason that Nix gives or, when it may be that a remote builder was lost, what Nix said about that.
+func (b *build) cause(reason string) string {
+	if !b.hasBuilders() {
+		return reason
+	}
+	switch said := unreached.FindString(b.log.said()); {
+	case noMachine.MatchString(reason) && transient.MatchString(said):
+		return said
+	case hearsay.MatchString(reason):
+		if lost := b.log.chance(); lost != "" {
+			return "its remote builder was lost, or failed: " + lost
+		}
+	}
+	return reason
+}
 
 // explain finds for each target the derivation because of which it was not built: its own, or one it depends on. A target
 // that Nix did not get to stays open, and with more also one that failed by chance.
@@ -29,24 +49,15 @@ func (b *build) explain(ctx context.Context, failed []*Built, more bool) error {
 			requisites = b.graph.requisites(t.DrvPath)
 		}
 		drv, reason, err := b.culprit(ctx, requisites)
-		if b.hasBuilders() && transient.MatchString(b.log.stray()) && strings.HasPrefix(reason, "builder failed with exit code 1") {
-			// All that Nix says of a derivation whose remote builder was lost; the cause it tells before, of nobody in particular.
-			reason = "its remote builder was lost, or failed: " + b.log.stray()
-		}
-		if b.hasBuilders() && noMachine.MatchString(cmp.Or(reason, b.log.stray())) {
-			if said := unreached.FindString(b.log.said()); transient.MatchString(said) {
-				drv, reason = cmp.Or(drv, t.DrvPath), said
-			}
-		}
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case drv != "" && more && transient.MatchString(reason):
-			b.again = append(b.again, again{t, drv, reason})
-		case drv == "" && more && transient.MatchString(b.log.stray()): // the connection to all of them
-			b.again = append(b.again, again{Built: t, reason: b.log.stray()})
+		}
+		// What names no derivation concerns all of them.
+		switch cause := b.cause(cmp.Or(reason, b.log.stray())); {
+		case more && transient.MatchString(cause):
+			b.again = append(b.again, again{t, drv, cause})
 		case drv != "":
-			b.fail(t, drv, reason)
+			b.fail(t, drv, cause)
 		}
 	}
 	return nil
@@ -55,7 +66,7 @@ func (b *build) explain(ctx context.Context, failed []*Built, more bool) error {
 // again is a target that is tried once more.
 type again struct {
 	*Built
-	drv, reason string // drv is empty for an output that was to be fetched
+	drv, reason string // drv is empty when no derivation was named
 }
 
 // wait waits before another try, and forgets what made it necessary.
@@ -65,12 +76,7 @@ func (b *build) wait(ctx context.Context, pause time.Duration) error {
 	}
 	b.log.say(fmt.Sprintf("warning: %d of %d are tried again in %s: %s", len(b.again), len(b.built), pause, b.again[0].reason))
 	b.again = nil
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(pause):
-		return nil
-	}
+	return sleep(ctx, pause)
 }
 
 // needGraph asks for the graph of the targets' derivations once.

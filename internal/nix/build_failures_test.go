@@ -2,6 +2,7 @@ package nix
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -149,6 +150,44 @@ func TestSystemsThatCanBeBuiltFor(t *testing.T) {
 		s := Settings{System: "x86_64-linux", extraPlatforms: []string{"i686-linux"}, builders: "ssh://r riscv64-linux"}
 		if diff := cmp.Diff(want, s.buildable(builders)); diff != "" {
 			t.Errorf("buildable(%q) (-want +got):\n%s", builders, diff)
+		}
+	}
+}
+
+// What a lost remote builder looks like in the words of each version; what is Nix's own failure stays that.
+func TestCauseIsALostBuilder(t *testing.T) {
+	const connect = "cannot build on 'ssh-ng://builder': error: failed to start SSH connection to 'builder'"
+	const connect8 = "cannot build on 'ssh-ng://builder': error: cannot open connection to remote store 'ssh-ng://builder': error: unexpected end-of-file"
+	const gone = "its remote builder was lost, or failed: Nix daemon disconnected unexpectedly (maybe it crashed?)"
+	for name, test := range map[string]struct{ said, reason, want string }{
+		"2.8, connecting":             {connect8, "a 'x86_64-linux' with features {} is required, but I am a 'x86_64-linux' with features {}", connect8},
+		"2.8, 2.26, none connects":    {connect, "Unable to start any build; remote machines may not have all required system features", connect},
+		"2.34, connecting":            {connect, "local builds are disabled (max-jobs = 0)", connect},
+		"2.8, building":               {"error: unexpected end-of-file", "builder failed with exit code 1", "its remote builder was lost, or failed: unexpected end-of-file"},
+		"2.26, 2.34, building":        {"error: Nix daemon disconnected unexpectedly (maybe it crashed?)", "builder failed with exit code 1", gone},
+		"2.26, 2.34, copying":         {"error: Nix daemon disconnected unexpectedly (maybe it crashed?)\nerror: some outputs are unexpectedly invalid", "some outputs are unexpectedly invalid", gone},
+		"a builder that fails":        {"", "builder failed with exit code 1", ""},
+		"another code":                {"error: unexpected end-of-file", "builder failed with exit code 10", ""},
+		"no machine of that system":   {"", "Unable to start any build; remote machines may not have all required system features", ""},
+		"a machine nobody may log in": {"cannot build on 'ssh-ng://builder': error: store is read-only", "local builds are disabled (max-jobs = 0)", ""},
+	} {
+		b := &build{nix: &Nix{}, o: BuildOptions{Builders: "ssh-ng://builder x86_64-linux"}, log: newBuildLog(0, nil)}
+		b.log.begin()
+		fmt.Fprintln(b.log, test.said)
+		got := b.cause(test.reason)
+		want := test.want
+		if want == "" {
+			want = test.reason
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+		if again := transient.MatchString(got); again != (test.want != "") {
+			t.Errorf("%s: tried again: %v", name, again)
+		}
+		b.o.Builders = ""
+		if got := b.cause(test.reason); got != test.reason {
+			t.Errorf("%s, without remote builders: %q", name, got)
 		}
 	}
 }

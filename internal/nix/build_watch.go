@@ -17,6 +17,7 @@ import (
 // itself reports the end of a builder late before 2.30, whether it was a good one after that, and that of a target never.
 type watch struct {
 	b    *build
+	ctx  context.Context     // of the build, not of the watch: what has begun to be told is told whole
 	seen int64               // what had ended when the store was asked last
 	outs map[string][]string // outputs of running derivations; nil: not known
 }
@@ -26,7 +27,7 @@ const watchEvery = 250 * time.Millisecond
 
 // watch watches until the returned function is called, which does not return before all is told.
 func (b *build) watch(ctx context.Context) (end func()) {
-	w := &watch{b: b, seen: -1, outs: map[string][]string{}}
+	w := &watch{b: b, ctx: ctx, seen: -1, outs: map[string][]string{}}
 	watching, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -45,16 +46,34 @@ func (b *build) watch(ctx context.Context) (end func()) {
 	return func() {
 		stop()
 		<-ended
-		for _, drv := range b.log.running() {
-			failed, _ := b.log.settled(drv)
-			w.stopped(ctx, drv, failed)
+		w.rest()
+	}
+}
+
+// rest tells of what is left when Nix has ended. Of a builder that it did not say anything about, as of one that took too long, the
+// output tells whether it ended well.
+func (w *watch) rest() {
+	running := w.b.log.running()
+	var ask []string
+	for _, drv := range running {
+		if w.outs[drv] == nil {
+			w.outs[drv] = w.b.nix.outputs(drv)
 		}
+		ask = append(ask, w.outs[drv]...)
+	}
+	valid, _ := w.b.nix.valid(w.ctx, ask) // when the build was cancelled, none is
+	for _, drv := range running {
+		failed, _ := w.b.log.settled(drv)
+		if w.b.o.Store == "" { // not all that another machine's store builds comes here
+			failed = failed || slices.ContainsFunc(w.outs[drv], func(out string) bool { return !valid[out] })
+		}
+		w.stopped(drv, failed)
 	}
 }
 
 // stopped tells that a builder ended, and which images wanted it: one question to the store, when the first one has ended.
-func (w *watch) stopped(ctx context.Context, drv string, failed bool) {
-	_ = w.b.needGraph(ctx) // without it the log names no images; explain asks again
+func (w *watch) stopped(drv string, failed bool) {
+	_ = w.b.needGraph(w.ctx) // without it the log names no images; explain asks again
 	var appeared time.Time
 	if outs := w.outs[drv]; len(outs) > 0 {
 		appeared = w.b.nix.appeared(outs[0])
@@ -71,7 +90,7 @@ func (w *watch) look(ctx context.Context) {
 		}
 		// One whose outputs are not known, and that ended without a word for a while, ended well.
 		if failed || len(w.outs[drv]) == 0 && !end.IsZero() && time.Since(end) > 2*watchEvery {
-			w.stopped(ctx, drv, failed)
+			w.stopped(drv, failed)
 		}
 	}
 	running = w.b.log.running()
@@ -100,7 +119,7 @@ func (w *watch) look(ctx context.Context) {
 	}
 	for _, drv := range running {
 		if outs := w.outs[drv]; len(outs) > 0 && !slices.ContainsFunc(outs, func(out string) bool { return !valid[out] }) {
-			w.stopped(ctx, drv, false)
+			w.stopped(drv, false)
 		}
 	}
 	for _, t := range w.b.open() {

@@ -3,6 +3,7 @@ package nix
 import (
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -190,6 +191,18 @@ func (l *buildLog) stray() string {
 		return ""
 	}
 	return l.strays[len(l.strays)-1]
+}
+
+// chance is the last error of this run that names no derivation and may not come again; empty: there was none.
+func (l *buildLog) chance() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, text := range slices.Backward(l.strays) {
+		if transient.MatchString(text) {
+			return text
+		}
+	}
+	return ""
 }
 
 // begin is called before each run of Nix.

@@ -27,7 +27,7 @@ var (
 	buildingOf = regexp.MustCompile(`^building of ` + quotedDrv.String() + ` from \.drv file `)
 	requiredTo = regexp.MustCompile(`is required to build ` + quotedDrv.String())
 	// What follows a reason: the end of the log, which is kept elsewhere, advice, and paths in the sandbox.
-	after = regexp.MustCompile(`(?s);?\s*(?:last \d+ log lines?:|Last \d+ log lines?:|Output paths:|For full logs, run|For full logs, see).*$`)
+	after = regexp.MustCompile(`(?s);?\s*(?:last \d+ log lines?:|Last \d+ log lines?:|Output paths:|Hint: |For full logs, run|For full logs, see).*$`)
 	at    = regexp.MustCompile(` at ['"][^'"]*['"]$`)
 )
 
@@ -85,7 +85,7 @@ var (
 	noSpace   = regexp.MustCompile(`[Nn]o space left on device|disk is full|[Dd]isk quota exceeded`)
 	exited    = regexp.MustCompile(`^builder failed|failed to produce output|failed with exit code|failed due to signal`)
 	timedOut  = regexp.MustCompile(`^timed out after|timed out after \d+ seconds`)
-	noMachine = regexp.MustCompile(`is required|it is to be built on|unable to start any build|Required system|required system`)
+	noMachine = regexp.MustCompile(`is required|it is to be built on|unable to start any build|local builds are disabled|Required system|required system`)
 )
 
 // kindOf says what a failure is, by its reason and the last lines of the builder.

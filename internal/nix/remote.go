@@ -110,8 +110,34 @@ func (b *build) bringing(ctx context.Context) (end func() error) {
 	return func() error {
 		stop()
 		<-ended
-		_, err := b.nix.bring(ctx, b.o.Store, b.outPaths())
-		return err
+		return b.patiently(ctx, func() error {
+			_, err := b.nix.bring(ctx, b.o.Store, b.outPaths())
+			return err
+		})
+	}
+}
+
+// patiently does what needs another machine, and does it again, as a build is tried again, while the line to that is cut.
+func (b *build) patiently(ctx context.Context, do func() error) error {
+	for _, pause := range retries {
+		err := do()
+		if err == nil || !transient.MatchString(err.Error()) || ctx.Err() != nil {
+			return err
+		}
+		b.log.say(fmt.Sprintf("warning: tried again in %s: %v", pause, err))
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+	return do()
+}
+
+func sleep(ctx context.Context, pause time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(pause):
+		return nil
 	}
 }
 

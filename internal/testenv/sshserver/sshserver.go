@@ -22,8 +22,9 @@ type Server struct {
 	sshd  *exec.Cmd
 	proxy net.Listener
 
-	mu    sync.Mutex
-	lines []net.Conn
+	mu      sync.Mutex
+	lines   []net.Conn
+	refused int // lines that are to be cut when they are made
 }
 
 // Start starts sshd with its files in dir, which nobody else may write to. Variables of env are set for those who log in.
@@ -100,11 +101,33 @@ func (s *Server) Cut() {
 	s.lines = nil
 }
 
+// Refuse ends the next n lines as soon as they are made.
+func (s *Server) Refuse(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = n
+}
+
+// refuse says whether a line is one of those.
+func (s *Server) refuse() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused == 0 {
+		return false
+	}
+	s.refused--
+	return true
+}
+
 func (s *Server) serve(behind int) {
 	for {
 		line, err := s.proxy.Accept()
 		if err != nil {
 			return // closed
+		}
+		if s.refuse() {
+			line.Close()
+			continue
 		}
 		server, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", behind))
 		if err != nil {
