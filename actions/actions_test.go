@@ -15,7 +15,7 @@ import (
 func stages(t *testing.T) []actionyml.Stage {
 	stages := []actionyml.Stage{
 		{ID: "check", Name: "nix-cache-check"},
-		{ID: "build", Name: "nix-build-images", Wired: map[string]string{"plan": "steps.check.outputs.plan"}},
+		{ID: "build", Name: "nix-build-images", Wired: map[string]string{"plan": "steps.check.outputs.plan", "signed": "inputs.image-signing-key != ''"}},
 		{ID: "push", Name: "push-images", If: "inputs.registry != '' || inputs.oci-layout != ''", Wired: map[string]string{"build-result": "steps.build.outputs.build-result"},
 			Renamed: map[string]string{"signing-key": "image-signing-key"}}, // nix-build-images signs store paths with its own
 		{ID: "deploy", Name: "deploy-manifests", If: "inputs.manifests != ''", Wired: map[string]string{"push-result": "steps.push.outputs.push-result"}},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,13 +23,13 @@ import (
 // maxFile is the longest file that is fetched alone: a list of layers. For a longer one there is Nix.
 const maxFile = 8 << 20
 
-// fetchFiles fetches those images of which a push needs no more than their own file, which the plan says, and returns where the files
-// are, by output path. What cannot be had this way is left to Nix, which fetches the closure as well.
+// fetchFiles fetches those images of which a push needs no more than the file that describes them, as the plan says, and returns where
+// the files are, by output path. What cannot be had this way is left to Nix, which fetches the closure as well.
 func fetchFiles(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs) map[string]string {
-	var wanted []string
+	wanted := map[string]string{} // files by output path
 	for _, img := range in.plan.Images {
 		if img.Fetch == handoff.FetchFile && in.fileWillDo(env, img) && !n.Exists(img.OutPath) {
-			wanted = append(wanted, img.OutPath)
+			wanted[img.OutPath] = cmp.Or(img.File, img.OutPath)
 		}
 	}
 	files := map[string]string{}
@@ -44,9 +45,9 @@ func fetchFiles(ctx context.Context, env *action.Env, n *nix.Nix, in *inputs) ma
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(16)
-	for _, out := range wanted {
+	for out, path := range wanted {
 		group.Go(func() error {
-			file, err := fetchFile(ctx, set, storepath.Dir(n.Settings.StoreDir), out, dir)
+			file, err := fetchFile(ctx, set, storepath.Dir(n.Settings.StoreDir), path, dir)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -66,12 +67,15 @@ func (in *inputs) fileWillDo(env *action.Env, img handoff.PlannedImage) bool {
 	if slices.Contains(env.List("attest"), "sbom") {
 		return false // it lists the closure
 	}
+	if img.Family == handoff.Stream && env.Bool("signed") {
+		return false // what a registry says of its layers is not to be signed
+	}
 	// A copy needs the closure, unless those who fetch have it from where it is.
 	return in.copyTo == nil || slices.ContainsFunc(append(in.lacking, in.copyTo.String()), func(url string) bool { return sameCache(url, img.Cache) })
 }
 
-func fetchFile(ctx context.Context, set *substituter.Set, store storepath.Dir, out, dir string) (string, error) {
-	p, err := store.Parse(out)
+func fetchFile(ctx context.Context, set *substituter.Set, store storepath.Dir, path, dir string) (string, error) {
+	p, err := store.Parse(path)
 	if err != nil {
 		return "", err
 	}

@@ -14,9 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/testenv/distribution"
 	"github.com/flakeship/flakeship/internal/testenv/sshserver"
 	"github.com/flakeship/flakeship/internal/testenv/stories"
 )
@@ -27,26 +31,35 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"nix-build-im
 // the story's own, with caches and registries that listen on loopback.
 func TestStories(t *testing.T) {
 	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin, "../nix-cache-check").CombinedOutput(); err != nil {
-		t.Fatalf("build nix-cache-check: %v\n%s", err, out)
+	if out, err := exec.Command("go", "build", "-o", bin, "../nix-cache-check", "../push-images", "../../internal/testenv/imagetool").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	source, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
 	}
 	commands := stories.Commands()
 	maps.Copy(commands, map[string]func(*testscript.TestScript, bool, []string){
-		"requests":   requests,
-		"builders":   builders,
-		"terminated": send(syscall.SIGTERM),
-		"killed":     send(syscall.SIGKILL),
-		"empty":      emptyFolder,
-		"filealone":  fileAlone,
-		"sent":       sent,
-		"sshd":       startSSH,
-		"cut":        cutSSH,
+		"requests":     requests,
+		"builders":     builders,
+		"terminated":   send(syscall.SIGTERM),
+		"killed":       send(syscall.SIGKILL),
+		"empty":        emptyFolder,
+		"distribution": startDistribution,
+		"libraries":    libraries,
+		"layers":       layers,
+		"pulls":        pulls,
+		"sent":         sent,
+		"sshd":         startSSH,
+		"cut":          cutSSH,
 	})
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("BIN", bin)
+			env.Setenv("SOURCE", source)
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("TMPDIR", filepath.Join(env.WorkDir, "tmp"))
 			for _, dir := range []string{"runner-temp", "tmp"} {
@@ -95,17 +108,68 @@ func sent(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// filealone PLAN: of each cached image of the plan the file alone is to be fetched.
-func fileAlone(ts *testscript.TestScript, _ bool, args []string) {
-	var plan handoff.Plan
-	ts.Check(handoff.Load(ts.MkAbs(args[0]), &plan))
-	for i := range plan.Images {
-		if plan.Images[i].State == handoff.StateCached {
-			plan.Images[i].Fetch = handoff.FetchFile
+// distribution NAME: an empty registry, the real one; its host and port are in the variable NAME.
+func startDistribution(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(".registry")
+	ts.Check(os.MkdirAll(dir, 0o755))
+	r, stop, err := distribution.Run(dir)
+	ts.Check(err)
+	ts.Defer(stop)
+	ts.Setenv(args[0], r.Host)
+}
+
+// libraries DIR: the flake in DIR gets lib, which stands for nixpkgs, and the tools that it builds with.
+func libraries(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.CopyFS(filepath.Join(dir, "lib"), os.DirFS(filepath.Join(ts.Getenv("SOURCE"), "e2e/testdata/monorepo/lib"))))
+	ts.Check(os.Mkdir(filepath.Join(dir, "tools"), 0o755))
+	for _, name := range []string{"imagetool", "busybox"} {
+		program, err := exec.LookPath(name)
+		if name == "imagetool" {
+			program, err = filepath.Join(ts.Getenv("BIN"), name), nil
+		}
+		ts.Check(err)
+		text, err := os.ReadFile(program)
+		ts.Check(err)
+		ts.Check(os.WriteFile(filepath.Join(dir, "tools", name), text, 0o755))
+	}
+}
+
+// pushedImages are those of a PushResult, by name.
+func pushedImages(ts *testscript.TestScript, file string) map[string]handoff.PushedImage {
+	var result handoff.PushResult
+	ts.Check(handoff.Load(ts.MkAbs(file), &result))
+	images := map[string]handoff.PushedImage{}
+	for _, i := range result.Images {
+		images[i.Name] = i
+	}
+	return images
+}
+
+// layers RESULT 'IMAGE uploaded N'...: so many layers of the image were sent, and there were others.
+func layers(ts *testscript.TestScript, _ bool, args []string) {
+	images := pushedImages(ts, args[0])
+	for _, want := range args[1:] {
+		i := images[strings.Fields(want)[0]]
+		if got := fmt.Sprintf("%s uploaded %d", i.Name, i.Layers.Uploaded); got != want || i.Layers.Reused == 0 {
+			ts.Fatalf("%s, layers are %+v", want, i.Layers)
 		}
 	}
-	_, err := handoff.WriteFile(ts.MkAbs(args[0]), &plan)
+}
+
+// pulls RESULT IMAGE VARIABLE: the image is whole in the registry, and has the variable in its environment.
+func pulls(ts *testscript.TestScript, _ bool, args []string) {
+	i := pushedImages(ts, args[0])[args[1]]
+	ref, err := name.ParseReference(i.Repository + "@" + i.Digest)
 	ts.Check(err)
+	img, err := remote.Image(ref)
+	ts.Check(err)
+	ts.Check(validate.Image(img))
+	config, err := img.ConfigFile()
+	ts.Check(err)
+	if !slices.Contains(config.Config.Env, args[2]) {
+		ts.Fatalf("its environment is %q", config.Config.Env)
+	}
 }
 
 // sshServer is the key of a story's other machine.
@@ -125,9 +189,14 @@ func startSSH(ts *testscript.TestScript, _ bool, _ []string) {
 	*ts.Value(sshServer{}).(**sshserver.Server) = server
 }
 
-// cut: all lines to the machine with sshd end.
-func cutSSH(ts *testscript.TestScript, _ bool, _ []string) {
-	(*ts.Value(sshServer{}).(**sshserver.Server)).Cut()
+// cut: all lines to the machine with sshd end. "cut next": the next one does, as soon as it is made.
+func cutSSH(ts *testscript.TestScript, _ bool, args []string) {
+	server := *ts.Value(sshServer{}).(**sshserver.Server)
+	if len(args) > 0 {
+		server.Refuse(1)
+	} else {
+		server.Cut()
+	}
 }
 
 // send gives the signal to nix-build-images in the background.

@@ -84,7 +84,7 @@ func remark(img handoff.BuiltImage, seconds float64) string {
 	case img.Failure != nil:
 		return img.Failure.Reason
 	case img.File != "":
-		return "its own file, the registry has its layers"
+		return "its description alone, the registry has its layers"
 	case seconds == 0:
 		return "was in the store" + copied
 	}

@@ -20,6 +20,8 @@ var spec = action.Spec{
 		{Name: "keep-going", Kind: action.Bool, Default: "true", Help: "build the others when one fails"},
 		{Name: "log-lines", Kind: action.Int, Default: "40", Help: "last lines of a failed builder's output to show and keep"},
 		{Name: "attest", Kind: action.List, Help: "what push-images attests of each image: `provenance`, `sbom`; for the latter closures are written down when they are built", Example: "provenance\nsbom", Says: "nothing"},
+		{Name: "signed", Kind: action.Bool, Default: "false",
+			Help: "push-images signs the images: then it reads each layer of a stream image, and those are fetched even when the registry has them"},
 		{Name: "timeout", Kind: action.Duration, Default: "2h", Help: "longest time for the whole step"},
 		{Name: "copy-timeout", Kind: action.Duration, Default: "15m", Help: "longest time for the copy to the cache, from when the last build is over"},
 	},

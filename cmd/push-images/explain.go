@@ -146,7 +146,7 @@ func explain(env *action.Env, err error) error {
 		return f
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return action.Fail(action.Failed, err, "run nix-cache-check and nix-build-images again on this runner: the store path is not here, or was collected")
+		return action.Fail(action.Failed, err, "run nix-cache-check and nix-build-images again on this runner: the store path is not here, or was collected; of a stream image that is signed each layer is read, which nix-build-images fetches with signed: true")
 	}
 	return err
 }

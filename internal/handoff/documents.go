@@ -153,6 +153,7 @@ type PlannedImage struct {
 	NarSize  int64         `json:"narSize,omitempty"`  // bytes of the output's NAR, when a cache knows it
 	Download int64         `json:"download,omitempty"` // bytes of the closure's compressed NARs, when cached
 	Fetch    Fetch         `json:"fetch,omitempty"`    // how much of a cached image nix-build-images is to fetch; empty: its closure
+	File     string        `json:"file,omitempty"`     // store path of that file, when it is not outPath: the conf.json of a stream image
 
 	LayerTags []string `json:"layerTags,omitempty"` // tags of its repository under which all of its layers were seen, when its file alone is fetched
 	Shard     int      `json:"shard,omitempty"`     // the part it is in, from 1; left out: 1
@@ -161,7 +162,7 @@ type PlannedImage struct {
 // Fetch is how much of a cached image is needed to push it.
 type Fetch string
 
-const FetchFile Fetch = "file" // the output's own file and nothing it refers to: a nix2container image whose layers the registry has
+const FetchFile Fetch = "file" // one file that says what the image is made of, and nothing else: the registry has its layers
 
 // CacheAnswer is what one cache said about one image.
 type CacheAnswer struct {
@@ -230,7 +231,7 @@ type BuiltImage struct {
 	Family   Family `json:"family"`             // as in the plan
 	DrvPath  string `json:"drvPath,omitempty"`  // as in the plan
 	OutPath  string `json:"outPath,omitempty"`  // where the image is, below store.root
-	File     string `json:"file,omitempty"`     // where its own file is, when nothing else of it was fetched: outPath is not in the store then
+	File     string `json:"file,omitempty"`     // the file that says what it is made of, when nothing else of it was fetched: outPath is not in the store then
 
 	LayerTags []string `json:"layerTags,omitempty"` // as in the plan, when its file alone was fetched
 

@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/streamconf"
 )
 
 // entry is a member of an archive a test makes.
@@ -336,11 +337,11 @@ func FuzzStreamConf(f *testing.F) {
 	f.Add(golden(f, "stream/conf.json"))
 	f.Add([]byte(`{"created":"now","uid":1,"store_layers":[[]],"config":{"Env":["A=1"]}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		conf, own, created, err := parseStreamConf(text, time.Unix(1, 0))
+		conf, err := streamconf.Parse(text, time.Unix(1, 0))
 		if err != nil {
 			return
 		}
-		s := &streamImage{conf: conf, owner: own, created: created}
+		s := &streamImage{conf: conf}
 		if config, err := s.config(nil); err == nil && !json.Valid(bytes.ReplaceAll(config, []byte("Infinity"), []byte("0"))) {
 			t.Errorf("config is no JSON: %s", config)
 		}

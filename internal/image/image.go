@@ -71,19 +71,12 @@ func (i *Image) Close() error {
 	return errors.Join(errs...)
 }
 
-// KeyAnnotation names the annotation of a layer's descriptor, in a registry's manifest, that holds its Key. The manifest's
-// config has the layer's DiffID: so the layer of a stream image is recognised without reading the store. Other families'
-// layers have no Key, as their DiffIDs are known from the start.
-//
-// Who may write to the registry may annotate any layer so, and a runtime cannot notice: the DiffID it checks is the one that
-// was learned. What is to be signed must not rest on it.
-const KeyAnnotation = "dev.flakeship.layer-key"
-
 // Layer is one layer of an image.
 type Layer struct {
 	Name   string  // for people: store paths, or the archive's member
 	DiffID v1.Hash // digest of the tar; zero when nobody knows it before the tar is written
-	Key    string  // for a layer without DiffID: layers of the same key have the same bytes, whatever the image; see KeyAnnotation
+	Key    string  // of a stream image's layer, else empty: layers of the same key have the same bytes, see streamconf.KeyAnnotation
+	Claim  bool    // DiffID is what an image in a registry says of Key
 	Size   int64   // bytes of the tar, 0 when not known
 	Blob   *Blob   // the layer as the builder compressed it; nil: it has the plain tar only
 
@@ -204,7 +197,7 @@ func Open(path string, o Options) (*Image, error) {
 	case bytes.HasPrefix(start, []byte("#!")):
 		img, err = openStream(path, o)
 	case bytes.HasPrefix(trimmed, []byte("{")):
-		img, err = openNix2Container(path, o)
+		img, err = openJSON(path, o)
 	case compressionOf(start) != plain || isTar(start):
 		img, err = openArchive(path, o)
 	default:
@@ -233,6 +226,11 @@ func (c *counter) Write(p []byte) (int, error) {
 }
 
 func hash(sum []byte) v1.Hash { return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum)} }
+
+func hash256(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hash(sum[:]).String()
+}
 
 // parseDigests reads digests as configs have them; only sha256 is used for layers.
 func parseDigests(texts []string) ([]v1.Hash, error) {

@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/streamconf"
 )
 
 // n2cImage is the JSON of nix2container. The names are upstream's, odd ones included.
@@ -80,11 +81,19 @@ func parseN2C(text []byte) (n2cImage, error) {
 	return n, nil
 }
 
-func openNix2Container(path string, o Options) (*Image, error) {
+// openJSON opens what is JSON: an image of nix2container, or the conf.json of a stream image.
+func openJSON(path string, o Options) (*Image, error) {
 	text, err := readSmall(path, maxImageJSON)
 	if err != nil {
 		return nil, err
 	}
+	if streamconf.Is(text) {
+		return openStreamConf(path, text, o)
+	}
+	return openNix2Container(path, text, o)
+}
+
+func openNix2Container(path string, text []byte, o Options) (*Image, error) {
 	n, err := parseN2C(text)
 	if err != nil {
 		return nil, &NotImageError{path, err.Error()}

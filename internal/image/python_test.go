@@ -7,11 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/streamconf"
 )
 
 // nastyTree makes a store path with all that tar formats differ about.
@@ -63,13 +63,13 @@ func TestTarIsPythons(t *testing.T) {
 	nastyTree(t, root)
 	store := handoff.Store{Dir: "/nix/store", Root: root}
 	for _, test := range []struct {
-		owner owner
+		owner streamconf.Owner
 		want  string
 	}{
-		{owner{1, 0, 0, "root", "root"}, "78a33dbca5a822be516e17dfae1f59f3f18c1c9ae8ae5e755c0cb4f140a0d34b"},
-		{owner{1700000000, 1000, 0, "bob", "root"}, "a8ddc1a1c67f33d4c6dfa7a499457a3b9ba17cf7b170eadddc8fa097e9de551f"},
-		{owner{99999999999, 3000000, 0, strings.Repeat("u", 40), "root"}, "6425fc7dec00eae3dc4ad6276e55c1b9d4548f02393500db55de72475bbd7057"},
-		{owner{-5, 7, 0, "ünam", "root"}, "9358667d64e3af6159598193aceafd22df4bc77db378557dda50a78e52a38bb4"},
+		{streamconf.Owner{Mtime: 1, UID: 0, GID: 0, Uname: "root", Gname: "root"}, "78a33dbca5a822be516e17dfae1f59f3f18c1c9ae8ae5e755c0cb4f140a0d34b"},
+		{streamconf.Owner{Mtime: 1700000000, UID: 1000, GID: 0, Uname: "bob", Gname: "root"}, "a8ddc1a1c67f33d4c6dfa7a499457a3b9ba17cf7b170eadddc8fa097e9de551f"},
+		{streamconf.Owner{Mtime: 99999999999, UID: 3000000, GID: 0, Uname: strings.Repeat("u", 40), Gname: "root"}, "6425fc7dec00eae3dc4ad6276e55c1b9d4548f02393500db55de72475bbd7057"},
+		{streamconf.Owner{Mtime: -5, UID: 7, GID: 0, Uname: "ünam", Gname: "root"}, "9358667d64e3af6159598193aceafd22df4bc77db378557dda50a78e52a38bb4"},
 	} {
 		sum := sha256.New()
 		l := &storeLayer{[]string{"/nix/store/" + strings.Repeat("a", 32) + "-tree"}, test.owner, store}
@@ -136,27 +136,5 @@ func TestJSONIsPythons(t *testing.T) {
 func TestReprIsPythons(t *testing.T) {
 	if got, want := pyRepr([]string{`a`, `it's`, `"'`, `b\`}), `['a', "it's", '"\'', 'b\\']`; got != want {
 		t.Errorf("pyRepr = %s, want %s", got, want)
-	}
-}
-
-func TestDatesArePythons(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
-	for _, test := range []struct {
-		in, iso string
-		unix    int64
-	}{
-		{"1970-01-01T00:00:01+00:00", "1970-01-01T00:00:01+00:00", 1},
-		{"1970-01-01T00:00:01Z", "1970-01-01T00:00:01+00:00", 1},
-		{"1970-01-01T02:00:00.25+02:00", "1970-01-01T02:00:00.250000+02:00", 0},
-		{"1970-01-02", "1970-01-02T00:00:00", 86400},
-		{"now", "2026-01-02T03:04:05.000006+00:00", now.Unix()},
-	} {
-		at, iso, err := parsePythonTime(test.in, now)
-		if err != nil || iso != test.iso || at.Unix() != test.unix {
-			t.Errorf("parsePythonTime(%q) = %d, %q, %v, want %d, %q", test.in, at.Unix(), iso, err, test.unix, test.iso)
-		}
-	}
-	if _, _, err := parsePythonTime("yesterday", now); err == nil {
-		t.Error(`"yesterday" is a date`)
 	}
 }

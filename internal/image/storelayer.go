@@ -8,12 +8,13 @@ import (
 	"sort"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/streamconf"
 )
 
 // storeLayer is a layer that the stream script makes of store paths.
 type storeLayer struct {
 	paths []string
-	owner owner
+	owner streamconf.Owner
 	store handoff.Store
 }
 

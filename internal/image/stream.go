@@ -1,8 +1,6 @@
 package image
 
 import (
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,13 +13,12 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/streamconf"
 )
 
 // streamImage is what nixpkgs' streamLayeredImage script knows.
 type streamImage struct {
-	conf    streamConf
-	owner   owner
-	created string
+	conf    streamconf.Conf
 	store   handoff.Store
 	base    *archive        // of from_image; nil: none
 	baseCfg pyObject        // its config
@@ -44,22 +41,41 @@ func openStream(path string, o Options) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: its conf.json: %w", path, err)
 	}
-	text, err := readSmall(file, maxConfig)
+	text, err := readSmall(file, streamconf.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("%s: its conf.json: %w", path, err)
 	}
-	s := &streamImage{store: o.Store}
-	if s.conf, s.owner, s.created, err = parseStreamConf(text, time.Now()); err != nil {
-		return nil, &NotImageError{file, err.Error()}
-	}
-	if s.conf.StoreDir != o.Store.Dir {
-		return nil, &NotImageError{file, fmt.Sprintf("its store is %.100q, not %s", s.conf.StoreDir, o.Store.Dir)}
-	}
-	img, err := s.image(o)
+	s, err := newStream(file, text, o)
 	if err != nil {
 		return nil, err
 	}
-	return img, nil
+	return s.image(o, s.customisation)
+}
+
+// openStreamConf opens the conf.json of a stream script, where the script is not needed. Nothing is read of the layers: what they are
+// made of need not be in the store as long as nobody asks for their bytes.
+func openStreamConf(path string, text []byte, o Options) (*Image, error) {
+	s, err := newStream(path, text, o)
+	if err != nil {
+		return nil, err
+	}
+	if s.conf.FromImage != nil {
+		return nil, &NotImageError{path, "it is the conf.json of an image with a base image, which only the script can be opened with"}
+	}
+	return s.image(o, func() (*Layer, error) {
+		return &Layer{Name: s.conf.CustomisationLayer, source: storeTar{s.store, s.conf.CustomisationLayer + "/layer.tar"}}, nil
+	})
+}
+
+func newStream(path string, text []byte, o Options) (*streamImage, error) {
+	conf, err := streamconf.Parse(text, time.Now())
+	if err != nil {
+		return nil, &NotImageError{path, err.Error()}
+	}
+	if conf.StoreDir != o.Store.Dir {
+		return nil, &NotImageError{path, fmt.Sprintf("its store is %.100q, not %s", conf.StoreDir, o.Store.Dir)}
+	}
+	return &streamImage{conf: conf, store: o.Store}, nil
 }
 
 // findConf finds the one conf.json a stream script names.
@@ -77,7 +93,8 @@ func findConf(script []byte, storeDir string) (string, error) {
 	return "", fmt.Errorf("it is a script that names %d files called conf.json", len(found))
 }
 
-func (s *streamImage) image(o Options) (*Image, error) {
+// image makes the Image; top makes its last layer.
+func (s *streamImage) image(o Options, top func() (*Layer, error)) (*Image, error) {
 	img := &Image{
 		Family:   handoff.Stream,
 		Platform: v1.Platform{OS: "linux", Architecture: s.conf.Architecture}, // the script writes linux whatever conf.json says
@@ -92,14 +109,15 @@ func (s *streamImage) image(o Options) (*Image, error) {
 		s.origins = append(s.origins, paths)
 		img.Layers = append(img.Layers, &Layer{
 			Name:   strings.Join(paths, " "),
-			Key:    s.key(paths),
-			source: &storeLayer{paths, s.owner, s.store},
+			Key:    s.conf.Key(paths),
+			source: &storeLayer{paths, s.conf.Owner, s.store},
 		})
 	}
-	last, err := s.customisation()
+	last, err := top()
 	if err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
+	last.Key = s.conf.TopKey()
 	img.Layers = append(img.Layers, last)
 	s.origins = append(s.origins, []string{s.conf.CustomisationLayer})
 	return img, nil
@@ -180,24 +198,6 @@ func (s *streamImage) customisation() (*Layer, error) {
 	return &Layer{Name: folder, DiffID: diffID, Size: info.Size(), source: tarFile(file)}, nil
 }
 
-// layerWriter is the version of storeLayer's output: it changes with the bytes of any layer.
-const layerWriter = "stream 1"
-
-// key identifies the bytes of a layer of store paths, which never change under their name: by the version of the writer, what
-// each file is given, and the paths in order.
-func (s *streamImage) key(paths []string) string {
-	text, err := json.Marshal([]any{layerWriter, s.owner, paths})
-	if err != nil {
-		panic(err) // numbers and strings
-	}
-	return hash256(text)
-}
-
-func hash256(text []byte) string {
-	sum := sha256.Sum256(text)
-	return hash(sum[:]).String()
-}
-
 // config is the image config as the script prints it.
 func (s *streamImage) config(diffIDs []v1.Hash) ([]byte, error) {
 	v, err := parseOrdered(s.conf.Config)
@@ -214,10 +214,10 @@ func (s *streamImage) config(diffIDs []v1.Hash) ([]byte, error) {
 	var ids, history []any
 	for i, paths := range s.origins {
 		ids = append(ids, diffIDs[i].String())
-		history = append(history, pyObject{{"created", s.created}, {"comment", "store paths: " + pyRepr(paths)}})
+		history = append(history, pyObject{{"created", s.conf.ISO}, {"comment", "store paths: " + pyRepr(paths)}})
 	}
 	return pyDumps(pyObject{
-		{"created", s.created},
+		{"created", s.conf.ISO},
 		{"architecture", s.conf.Architecture},
 		{"os", "linux"},
 		{"config", config},
@@ -246,6 +246,20 @@ func overlayEnv(config *pyObject, base pyObject) {
 		entries = append(entries, f.value)
 	}
 	config.set("Env", entries)
+}
+
+// storeTar is a layer that is a tar in the store.
+type storeTar struct {
+	store handoff.Store
+	path  string
+}
+
+func (t storeTar) writeTar(w io.Writer) error {
+	file, err := physical(t.store, t.path)
+	if err != nil {
+		return err
+	}
+	return tarFile(file).writeTar(w)
 }
 
 // tarFile is a layer that is a tar on disk.

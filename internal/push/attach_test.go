@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/flakeship/flakeship/internal/handoff"
-	"github.com/flakeship/flakeship/internal/image"
+	"github.com/flakeship/flakeship/internal/streamconf"
 )
 
 // noted attaches a text of one kind to everything.
@@ -179,7 +179,7 @@ func TestCheckedImagesRestOnNothingTheRegistrySays(t *testing.T) {
 	}
 	storeFile(t, root, lib+"/lib.so", noise(2, 1000))
 	planted := push(Options{NoLearn: true, Tags: []string{"main"}}, Image{Name: "api", Tag: nixHash(2), Path: script, Store: store})
-	if planted.Layers[0].Digest == honest.Layers[0].Digest || planted.Layers[0].Annotations[image.KeyAnnotation] != honest.Layers[0].Annotations[image.KeyAnnotation] {
+	if planted.Layers[0].Digest == honest.Layers[0].Digest || planted.Layers[0].Annotations[streamconf.KeyAnnotation] != honest.Layers[0].Annotations[streamconf.KeyAnnotation] {
 		t.Fatalf("planted %+v", planted)
 	}
 	storeFile(t, root, lib+"/lib.so", noise(1, 1000))

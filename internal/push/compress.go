@@ -118,7 +118,7 @@ func (r *run) makeBlob(ctx context.Context, l *image.Layer) (*blob, error) {
 	}
 	if err != nil {
 		f.Close()
-		if wrong := new(image.DigestError); l.Key != "" && errors.As(err, &wrong) {
+		if wrong := new(image.DigestError); l.Claim && errors.As(err, &wrong) {
 			err = &ClaimError{wrong}
 		}
 		return nil, err

@@ -4,7 +4,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/flakeship/flakeship/internal/image"
+	"github.com/flakeship/flakeship/internal/streamconf"
 )
 
 // Format is whose media types manifests have. The bytes of layers and configs are the same in both.
@@ -46,7 +46,7 @@ func (f Format) manifest(config v1.Descriptor, m *member) v1.Manifest {
 		if f == Docker {
 			d.MediaType = dockerType[d.MediaType]
 		} else if key := m.image.Layers[i].Key; key != "" {
-			d.Annotations = map[string]string{image.KeyAnnotation: key}
+			d.Annotations = map[string]string{streamconf.KeyAnnotation: key}
 		}
 		layers[i] = d
 	}

@@ -102,7 +102,7 @@ func (k *knowledge) name(layers []*image.Layer) bool {
 	defer k.mu.Unlock()
 	for _, l := range layers {
 		if l.DiffID == (v1.Hash{}) {
-			l.DiffID = k.keys[l.Key]
+			l.DiffID, l.Claim = k.keys[l.Key], true
 		}
 	}
 	return len(k.keys) > 0

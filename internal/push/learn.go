@@ -16,6 +16,7 @@ import (
 
 	"github.com/flakeship/flakeship/internal/image"
 	"github.com/flakeship/flakeship/internal/registry"
+	"github.com/flakeship/flakeship/internal/streamconf"
 )
 
 // maxSampled is how many tags of a repository are read when none of those asked for is there.
@@ -232,7 +233,7 @@ func (r *run) learn(ctx context.Context, repo *repository, reference string, pla
 		if !ok || r.Format == Docker && dockerType[mediaType] == "" {
 			continue
 		}
-		if key := d.Annotations[image.KeyAnnotation]; key != "" && !r.Check {
+		if key := d.Annotations[streamconf.KeyAnnotation]; key != "" && !r.Check {
 			r.known.setKey(key, parsed.RootFS.DiffIDs[i])
 		}
 		r.known.add(parsed.RootFS.DiffIDs[i], repo.Path(), v1.Descriptor{MediaType: mediaType, Digest: d.Digest, Size: d.Size})

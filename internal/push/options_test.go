@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/flakeship/flakeship/internal/handoff"
-	"github.com/flakeship/flakeship/internal/image"
+	"github.com/flakeship/flakeship/internal/streamconf"
 	"github.com/flakeship/flakeship/internal/testenv/distribution"
 )
 
@@ -96,7 +96,7 @@ func TestLayersAreKnownByTheirKeys(t *testing.T) {
 	first := pushOne(t, Options{Registry: host}, Image{Name: "api", Tag: nixHash(1), Path: stream(t, root, "s", []string{lib}, []string{app}), Store: store})
 	m := manifestOf(t, first)
 	for i, l := range m.Layers {
-		if has := l.Annotations[image.KeyAnnotation] != ""; has != (i < 2) {
+		if l.Annotations[streamconf.KeyAnnotation] == "" {
 			t.Errorf("layer %d: annotations %v", i+1, l.Annotations)
 		}
 	}
@@ -135,8 +135,8 @@ func TestAnImageLiesAboutItsKeys(t *testing.T) {
 	storeFile(t, root, app+"/file", noise(2, 5000))
 	first := pushOne(t, Options{Registry: host}, Image{Name: "api", Tag: nixHash(1), Path: stream(t, root, "s", []string{lib}, []string{app}), Store: store})
 	layers := manifestOf(t, first).Layers
-	swap := strings.NewReplacer(layers[0].Annotations[image.KeyAnnotation], layers[1].Annotations[image.KeyAnnotation],
-		layers[1].Annotations[image.KeyAnnotation], layers[0].Annotations[image.KeyAnnotation])
+	swap := strings.NewReplacer(layers[0].Annotations[streamconf.KeyAnnotation], layers[1].Annotations[streamconf.KeyAnnotation],
+		layers[1].Annotations[streamconf.KeyAnnotation], layers[0].Annotations[streamconf.KeyAnnotation])
 	server.mu.Lock()
 	for at, manifest := range server.manifests {
 		server.manifests[at] = []byte(swap.Replace(string(manifest)))

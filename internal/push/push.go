@@ -78,7 +78,7 @@ type Options struct {
 	Attach func(context.Context, Subject) ([]Attachment, error) // says what is to be beside each image and index; nil: nothing
 
 	// Check is for what is signed: nothing that a runtime would not notice is taken on the registry's word. So a stream image's
-	// layers are written to know their digests, whatever a tag or a layer's image.KeyAnnotation says.
+	// layers are written to know their digests, whatever a tag or a layer's streamconf.KeyAnnotation says.
 	Check bool
 
 	Done   func(handoff.PushedImage, time.Duration) // told of each image when it is in or has failed; one call at a time

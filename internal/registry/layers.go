@@ -8,23 +8,29 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// DiffIDs returns the digests that the layers of the image at a tag or digest have before compression; of an index, those of all its
-// images. A manifest that is there vouches for its blobs. What is there but no image, such as a signature, has none.
+// Layer is one layer of an image that is there.
+type Layer struct {
+	DiffID      string            // digest before compression
+	Annotations map[string]string // of its descriptor
+}
+
+// Layers returns the layers of the image at a tag or digest; of an index, those of all its images. A manifest that is there vouches
+// for its blobs. What is there but no image, such as a signature, has none.
 //
 // Errors are those of Client.Head; others when the registry sends something unreadable.
-func (r *Repository) DiffIDs(ctx context.Context, reference string) ([]string, error) {
+func (r *Repository) Layers(ctx context.Context, reference string) ([]Layer, error) {
 	m, err := r.Manifest(ctx, reference)
 	if err != nil {
 		return nil, err
 	}
 	if !m.MediaType.IsIndex() {
-		return r.diffIDs(ctx, m)
+		return r.layers(ctx, m)
 	}
 	var index struct{ Manifests []descriptor }
 	if err := json.Unmarshal(m.Bytes, &index); err != nil {
 		return nil, fmt.Errorf("index of %s at %s: %w", r, reference, err)
 	}
-	var all []string
+	var all []Layer
 	for _, d := range index.Manifests {
 		if !d.MediaType.IsImage() {
 			continue
@@ -33,7 +39,7 @@ func (r *Repository) DiffIDs(ctx context.Context, reference string) ([]string, e
 		if err != nil {
 			return nil, err
 		}
-		some, err := r.diffIDs(ctx, m)
+		some, err := r.layers(ctx, m)
 		if err != nil {
 			return nil, err
 		}
@@ -43,12 +49,13 @@ func (r *Repository) DiffIDs(ctx context.Context, reference string) ([]string, e
 }
 
 type descriptor struct {
-	MediaType types.MediaType
-	Digest    string
-	Size      int64
+	MediaType   types.MediaType
+	Digest      string
+	Size        int64
+	Annotations map[string]string
 }
 
-func (r *Repository) diffIDs(ctx context.Context, m Manifest) ([]string, error) {
+func (r *Repository) layers(ctx context.Context, m Manifest) ([]Layer, error) {
 	var manifest struct {
 		Config descriptor
 		Layers []descriptor
@@ -74,5 +81,9 @@ func (r *Repository) diffIDs(ctx context.Context, m Manifest) ([]string, error) 
 	if err := json.Unmarshal(text, &config); err != nil || len(config.RootFS.DiffIDs) != len(manifest.Layers) {
 		return nil, nil // an artifact that looks like an image
 	}
-	return config.RootFS.DiffIDs, nil
+	layers := make([]Layer, len(manifest.Layers))
+	for i, d := range manifest.Layers {
+		layers[i] = Layer{config.RootFS.DiffIDs[i], d.Annotations}
+	}
+	return layers, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/flakeship/flakeship/internal/nar"
 	"github.com/flakeship/flakeship/internal/narinfo"
@@ -39,6 +40,16 @@ func (s *Set) File(ctx context.Context, p storepath.Path, limit int64) ([]byte, 
 		return nil, &CorruptError{at.name + "/" + info.URL, err}
 	}
 	return text, err
+}
+
+// References returns what a path that was checked refers to, without itself, as the cache says that serves it; none when none does.
+func (s *Set) References(p storepath.Path) []storepath.Path {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[p]; e != nil {
+		return slices.Clone(e.refs)
+	}
+	return nil
 }
 
 // find asks for p alone.
