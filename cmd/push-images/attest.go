@@ -80,19 +80,25 @@ func readKey(env *action.Env) (*attest.Key, error) {
 	return attest.ParseKey(text, []byte(env.Getenv("COSIGN_PASSWORD")))
 }
 
+// The kinds of attachments, as cosign calls them.
+const (
+	signatures   = "sig"
+	attestations = "att"
+)
+
 // attachments says what is to be beside a manifest.
 func (a *attester) attachments(_ context.Context, s push.Subject) ([]push.Attachment, error) {
 	var all []push.Attachment
 	subject := attest.Subject{Repository: strings.TrimPrefix(s.Repository, layoutHost+"/"), Digest: s.Digest}
 	if a.key != nil {
 		all = append(all, push.Attachment{
-			Kind: "sig", ArtifactType: "application/vnd.dev.cosign.artifact.sig.v1+json", Entries: []push.Entry{a.signature(subject, s)},
+			Kind: signatures, ArtifactType: "application/vnd.dev.cosign.artifact.sig.v1+json", Entries: []push.Entry{a.signature(subject, s)},
 		})
 	}
 	if s.Content == nil {
 		return all, nil // what is attested was so when the image was pushed; an index is the sum of its images
 	}
-	statements := push.Attachment{Kind: "att", ArtifactType: attest.EnvelopeType}
+	statements := push.Attachment{Kind: attestations, ArtifactType: attest.EnvelopeType}
 	for _, kind := range a.kinds {
 		predicateType := map[string]string{"provenance": attest.ProvenanceType, "sbom": attest.SPDXType}[kind]
 		statements.Entries = append(statements.Entries, push.Entry{

@@ -197,11 +197,12 @@ func explainRegistry(env *action.Env, err error) *action.Failure {
 func token(env *action.Env, denied *registry.DeniedError) string {
 	given := env.Text("registry-password") != ""
 	switch {
-	case env.Getenv("GITEA_ACTIONS") == "true":
-		return fmt.Sprintf("Gitea's own job token cannot write packages: make an access token with the scope write:package for a user who may write to %s, "+
-			"store it as a secret, and give it in registry-password with the user in registry-username", denied.Repository)
 	case denied.Host == "ghcr.io":
-		return "the job's token needs permissions: packages: write in the workflow, and access to the package in its settings; or give a token with the scope write:packages in registry-password"
+		return "a job's own token writes packages only where the workflow has permissions: packages: write and the package's settings let its repository write: " +
+			"see to both, or give a token with the scope write:packages in registry-password"
+	case env.Getenv("GITEA_ACTIONS") == "true":
+		return fmt.Sprintf("Gitea's own job token cannot write packages, whatever permissions the workflow has: make an access token with the scope write:package "+
+			"for a user who may write to %s, store it as a secret, and give it in registry-password with the user in registry-username", denied.Repository)
 	case denied.Anonymous:
 		return fmt.Sprintf("give registry-username and registry-password, or log in to %s on the runner first", denied.Host)
 	case given:

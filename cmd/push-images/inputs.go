@@ -33,6 +33,7 @@ type inputs struct {
 	layout   *push.Layout // nil: none
 	unsent   string       // why nothing is sent; empty: it is
 	alone    bool         // no registry gets the images, the layout does
+	attached []string     // kinds of attachments that images have
 }
 
 // readInputs checks what was given and reports every problem, before anything is sent.
@@ -133,6 +134,7 @@ func readInputs(env *action.Env) (inputs, error) {
 	bad(err, "attest takes provenance and sbom; a key is what cosign generate-key-pair writes, with its password in COSIGN_PASSWORD, or an ECDSA key as PKCS #8 in PEM form")
 	if attester != nil {
 		o.Attach, o.Check = attester.attachments, attester.key != nil
+		in.attached = []string{signatures, attestations}
 	}
 	o.Temp = env.Getenv("RUNNER_TEMP")
 	o.Debugf = env.Debugf

@@ -65,12 +65,14 @@ func TestStories(t *testing.T) {
 			"code":     code,
 			"digests":  sameDigests,
 			"noise":    makeNoise,
+			"key":      makeKey,
+			"deniedby": deniedBy,
 		},
 	})
 }
 
-// registry NAME [plain|tls|http2|token|slow|401|403|500|html]: an empty registry; its host and port are in the variable NAME. With tls or http2 its
-// certificate is in the file NAME.pem.
+// registry NAME [plain|tls|http2|token|slow|immutable|401|403|500|html]: an empty registry; its host and port are in the variable NAME. With
+// tls or http2 its certificate is in the file NAME.pem.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	kind := "plain"
 	if len(args) > 1 {
@@ -90,6 +92,8 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 		})
 	case "token":
 		handler = wantsToken(handler)
+	case "immutable":
+		handler = keepsTags(handler)
 	case "slow":
 		quick := handler
 		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

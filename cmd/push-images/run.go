@@ -26,7 +26,7 @@ func run(ctx context.Context, env *action.Env) error {
 	stop := showProgress(env, in.options.Progress)
 	pushed, pushErr := push.Images(ctx, in.images, in.options)
 	if in.layout != nil && !in.alone && !in.dryRun && pushErr == nil {
-		pushErr = in.layout.Copy(ctx, in.options.Client, pushed)
+		pushErr = in.layout.Copy(ctx, in.options.Client, pushed, in.attached...)
 	}
 	stop()
 	if errors.As(pushErr, new(*push.NameError)) && pushed == nil {

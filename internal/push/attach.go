@@ -72,8 +72,11 @@ func (r *run) attach(ctx context.Context, m *member, manifest registry.Manifest,
 	return nil
 }
 
+// referrersTag is the tag of the list of what refers to a manifest, where the registry keeps none; those of attachments begin so.
+func referrersTag(digest string) string { return strings.Replace(digest, ":", "-", 1) }
+
 func (r *run) attachOne(ctx context.Context, m *member, manifest registry.Manifest, a Attachment) error {
-	referrers := strings.Replace(manifest.Digest, ":", "-", 1)
+	referrers := referrersTag(manifest.Digest)
 	tag := referrers + "." + a.Kind
 	layers, old, err := attached(ctx, m.repo, tag)
 	if err != nil {

@@ -60,8 +60,9 @@ func OpenLayout(dir string) (*Layout, error) {
 	return l, nil
 }
 
-// Copy adds what was pushed, as the registry has it now.
-func (l *Layout) Copy(ctx context.Context, c *registry.Client, pushed []handoff.PushedImage) error {
+// Copy adds what was pushed, as the registry has it now, and the attachments of some kinds that are beside it there, under the
+// tags they have.
+func (l *Layout) Copy(ctx context.Context, c *registry.Client, pushed []handoff.PushedImage, kinds ...string) error {
 	var errs []error
 	for _, p := range pushed {
 		if p.State == handoff.PushFailed {
@@ -69,7 +70,7 @@ func (l *Layout) Copy(ctx context.Context, c *registry.Client, pushed []handoff.
 		}
 		repo, err := c.Repository(p.Repository)
 		if err == nil {
-			err = l.copyImage(ctx, repo, p)
+			err = l.copyImage(ctx, repo, p, kinds)
 		}
 		if err != nil {
 			errs = append(errs, &ImageError{p.Name, fmt.Errorf("copy to %s: %w", l.dir, err)})
@@ -78,8 +79,11 @@ func (l *Layout) Copy(ctx context.Context, c *registry.Client, pushed []handoff.
 	return errors.Join(errs...)
 }
 
-func (l *Layout) copyImage(ctx context.Context, repo *registry.Repository, p handoff.PushedImage) error {
+func (l *Layout) copyImage(ctx context.Context, repo *registry.Repository, p handoff.PushedImage, kinds []string) error {
 	m, err := l.copyManifest(ctx, repo, p.Digest)
+	if err == nil && len(kinds) > 0 {
+		err = l.copyAttachments(ctx, repo, p.Name, m, kinds)
+	}
 	if err != nil {
 		return err
 	}
@@ -91,17 +95,58 @@ func (l *Layout) copyImage(ctx context.Context, repo *registry.Repository, p han
 	return nil
 }
 
+// copyAttachments copies what is beside a manifest, and beside those of an index. Of the tags it has, the one without an end is
+// the list of referrers, which a registry that knows them has not.
+func (l *Layout) copyAttachments(ctx context.Context, repo *registry.Repository, name string, m registry.Manifest, kinds []string) error {
+	names, err := namedBy(m)
+	if err != nil {
+		return err
+	}
+	var tags []string
+	add := func(digest string) {
+		tags = append(tags, referrersTag(digest))
+		for _, kind := range kinds {
+			tags = append(tags, referrersTag(digest)+"."+kind)
+		}
+	}
+	add(m.Digest)
+	for _, child := range names.Manifests {
+		add(child.Digest.String())
+	}
+	for _, tag := range tags {
+		a, err := l.copyManifest(ctx, repo, tag)
+		if errors.Is(err, registry.ErrAbsent) {
+			continue
+		}
+		if err == nil {
+			err = l.name(name+":"+tag, a)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// named are what a manifest or index names.
+type named struct {
+	Config            *v1.Descriptor
+	Layers, Manifests []v1.Descriptor
+}
+
+func namedBy(m registry.Manifest) (n named, err error) {
+	err = json.Unmarshal(m.Bytes, &n)
+	return n, err
+}
+
 // copyManifest copies what a manifest or index names, then itself.
-func (l *Layout) copyManifest(ctx context.Context, repo *registry.Repository, digest string) (registry.Manifest, error) {
-	m, err := repo.Manifest(ctx, digest)
+func (l *Layout) copyManifest(ctx context.Context, repo *registry.Repository, reference string) (registry.Manifest, error) {
+	m, err := repo.Manifest(ctx, reference)
 	if err != nil {
 		return m, err
 	}
-	var names struct {
-		Config            *v1.Descriptor
-		Layers, Manifests []v1.Descriptor
-	}
-	if err := json.Unmarshal(m.Bytes, &names); err != nil {
+	names, err := namedBy(m)
+	if err != nil {
 		return m, err
 	}
 	for _, child := range names.Manifests {
