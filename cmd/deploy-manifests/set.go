@@ -100,9 +100,9 @@ func (d *deploy) acquire(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.cluster.Fence(func() error {
-		err := d.lock.Held()
-		if err != nil {
+	d.cluster.Fence(func(ctx context.Context) error {
+		err := d.lock.Held(ctx)
+		if errors.Is(err, deployset.ErrLost) {
 			d.lost(err)
 		}
 		return err
@@ -121,7 +121,6 @@ func (d *deploy) release(ctx context.Context) {
 	if d.lock == nil {
 		return
 	}
-	d.cluster.Fence(nil) // the lock is let go of only where it is still ours
 	if err := d.lock.Release(ctx); err != nil {
 		d.env.Warnf("the set's lock could not be released, the next run waits until it has run out: %s", cluster.Diagnose(err).Text)
 	}

@@ -276,24 +276,24 @@ func TestFence(t *testing.T) {
 		t.Fatal(err)
 	}
 	maps := c.Dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace("n")
-	patch := func() error {
-		_, err := maps.Patch(t.Context(), "a", types.ApplyPatchType, []byte("{}"), metav1.PatchOptions{FieldManager: "m"})
+	patch := func(ctx context.Context) error {
+		_, err := maps.Patch(ctx, "a", types.ApplyPatchType, []byte("{}"), metav1.PatchOptions{FieldManager: "m"})
 		return err
 	}
 	against := errors.New("not now")
-	for _, tt := range []struct {
-		check func() error
-		want  error
-	}{{func() error { return against }, against}, {func() error { return nil }, nil}, {nil, nil}} {
-		c.Fence(tt.check)
-		if err := patch(); !errors.Is(err, tt.want) {
-			t.Errorf("%v, want %v", err, tt.want)
+	for _, want := range []error{against, nil} {
+		c.Fence(func(context.Context) error { return want })
+		if err := patch(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+		if err := patch(Unfenced(t.Context())); err != nil {
+			t.Error(err)
 		}
 		if _, err := maps.Get(t.Context(), "a", metav1.GetOptions{}); err != nil {
 			t.Error(err)
 		}
 	}
-	if want := "[GET PATCH GET PATCH GET]"; fmt.Sprint(got) != want {
+	if want := "[PATCH GET PATCH PATCH GET]"; fmt.Sprint(got) != want {
 		t.Errorf("requests %v, want %s", got, want)
 	}
 }

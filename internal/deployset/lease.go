@@ -17,11 +17,11 @@ import (
 	"github.com/flakeship/flakeship/internal/cluster"
 )
 
-// How long a run that is silent keeps others waiting, how often one that lives says so, and how often one that waits looks. A
-// holder that could not renew its Lease gives up before another may take it.
+// How long a run that is silent keeps others waiting, for how long one that could not say that it lives may still write, how often
+// it says so, and how often one that waits looks.
 const (
 	leaseTime  = 20 * time.Second
-	giveUp     = 16 * time.Second
+	surelyOurs = 16 * time.Second
 	renewEvery = 4 * time.Second
 	lookEvery  = time.Second
 	// deadTime is how long a run keeps others waiting whose process is known to be gone: what it had sent ends with its
@@ -67,7 +67,7 @@ type LockOptions struct {
 	Patience time.Duration    // how long to wait for another run
 	Waiting  func(*HeldError) // gets each other holder once, when it has to be waited for
 	Died     func(*HeldError) // gets a holder that has died, as far as can be known, and whose lock was taken over
-	Lost     func(error)      // is called with an ErrLost when the lock is lost; nothing may be written after that
+	Lost     func(error)      // is called with an ErrLost when another run has the lock
 }
 
 // Acquire takes the lock of a set, in the cluster's default namespace. A holder that shows no sign of life for as long as its
@@ -82,7 +82,7 @@ func Acquire(ctx context.Context, c *cluster.Cluster, name string, o LockOptions
 		l.pulse.end()
 		return nil, err
 	}
-	renewing, stop := context.WithCancel(context.WithoutCancel(ctx)) // until Release, whatever ends before
+	renewing, stop := context.WithCancel(cluster.Unfenced(context.WithoutCancel(ctx))) // until Release, whatever ends before
 	l.stop = stop
 	go l.renew(renewing, o.Lost)
 	if err := ctx.Err(); err != nil {
@@ -199,27 +199,38 @@ func (l *Lock) take(ctx context.Context, lease *unstructured.Unstructured) (take
 	return false, err
 }
 
-// Held says whether the lock is certainly still held: an error is ErrLost, and nothing may be written then. It asks nobody, so a
-// process that was stopped for a while knows before its next request.
-func (l *Lock) Held() error {
-	if since := time.Since(*l.renewed.Load()); since > giveUp {
-		return fmt.Errorf("%w: it was not renewed for %d s", ErrLost, int(since.Seconds()))
+// Held says whether the lock is certainly still held: else the error is ErrLost, and nothing may be written. A Lease that could
+// not be renewed for a while is given a moment: it goes on when nobody took it.
+func (l *Lock) Held(ctx context.Context) error {
+	for begin := time.Now(); ; {
+		since := time.Since(*l.renewed.Load())
+		if since <= surelyOurs {
+			return nil
+		}
+		if time.Since(begin) > renewEvery {
+			return fmt.Errorf("%w: it could not be renewed for %d s", ErrLost, int(since.Seconds()))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.done:
+			return ErrLost
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	return nil
 }
 
-// renew keeps the Lease until ctx ends. A renewal that failed is tried again soon.
+// renew keeps the Lease until ctx ends or another run has it. A renewal that failed is tried again soon.
 func (l *Lock) renew(ctx context.Context, lost func(error)) {
 	defer close(l.done)
 	for pause := renewEvery; ; {
-		end := l.renewed.Load().Add(giveUp)
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(min(pause, time.Until(end))):
+		case <-time.After(pause):
 		}
 		begin := time.Now()
-		attempt, stop := context.WithDeadline(ctx, begin.Add(min(renewEvery, end.Sub(begin))))
+		attempt, stop := context.WithTimeout(ctx, renewEvery)
 		next, err := l.renewOnce(attempt)
 		stop()
 		pause = lookEvery
@@ -227,13 +238,8 @@ func (l *Lock) renew(ctx context.Context, lost func(error)) {
 		case err == nil:
 			l.lease, pause = next, renewEvery
 			l.renewed.Store(&begin)
-		case ctx.Err() != nil:
-			return
 		case errors.Is(err, ErrLost):
 			lost(err)
-			return
-		case !time.Now().Before(end):
-			lost(fmt.Errorf("%w: it could not be renewed: %w", ErrLost, err))
 			return
 		}
 	}
@@ -279,7 +285,7 @@ const releaseTimeout = 5 * time.Second
 func (l *Lock) Release(ctx context.Context) error {
 	l.stop()
 	<-l.done
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	ctx, stop := context.WithTimeout(cluster.Unfenced(context.WithoutCancel(ctx)), releaseTimeout)
 	defer stop()
 	for lease := l.lease; ; {
 		unstructured.SetNestedField(lease.Object, "", "spec", "holderIdentity")

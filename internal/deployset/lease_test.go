@@ -125,8 +125,8 @@ func TestLivingHolder(t *testing.T) {
 		if !errors.As(err, &held) || held.Holder != "first" || held.Name != "shop" || held.Since.IsZero() || time.Since(begin) < 5*time.Minute {
 			t.Errorf("after %v: %v", time.Since(begin), err)
 		}
-		if one.lost != nil || first.Held() != nil || two.waited == nil || two.waited.Holder != "first" {
-			t.Errorf("lost %v, held %v, waited for %v", one.lost, first.Held(), two.waited)
+		if one.lost != nil || first.Held(t.Context()) != nil || two.waited == nil || two.waited.Holder != "first" {
+			t.Errorf("lost %v, held %v, waited for %v", one.lost, first.Held(t.Context()), two.waited)
 		}
 		if n := len(s.updates); n != 75 { // one every four seconds
 			t.Errorf("%d renewals in five minutes", n)
@@ -162,35 +162,44 @@ func TestSilentHolder(t *testing.T) {
 	})
 }
 
-// A holder that cannot renew its Lease gives up before anybody may take it; one whose server was away for a while does not.
+// A holder that cannot renew its Lease does not call it its own any more before anybody may take it. When nobody did, it goes on.
 func TestServerAway(t *testing.T) {
-	for away, lost := range map[time.Duration]bool{11 * time.Second: false, time.Minute: true} {
-		synctest.Test(t, func(t *testing.T) {
-			s := new(server)
-			l, o, err := s.acquire(t, "me", 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(renewEvery + time.Millisecond)
-			s.set(true, false)
-			last := time.Now()
-			for time.Since(last) < away && o.lost == nil {
-				time.Sleep(100 * time.Millisecond)
+	for name, other := range map[string]bool{"nobody takes it": false, "another takes it": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := new(server)
+				l, o, err := s.acquire(t, "me", 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(renewEvery + time.Millisecond)
+				s.set(true, false)
+				last := time.Now()
+				for range 11 {
+					time.Sleep(time.Second)
+					if l.Held(t.Context()) != nil {
+						t.Fatalf("not ours after %v", time.Since(last))
+					}
+				}
+				time.Sleep(surelyOurs - time.Since(last))
+				if err := l.Held(t.Context()); err == nil || o.lost != nil {
+					t.Errorf("after %v: %v, %v", time.Since(last), err, o.lost)
+				}
+				if other {
+					s.silent(t)
+				}
+				time.Sleep(time.Minute)
+				s.set(false, false)
+				time.Sleep(2 * lookEvery)
 				synctest.Wait()
-			}
-			if took := time.Since(last); lost && (o.lost == nil || took > leaseTime-time.Second || l.Held() == nil && took > giveUp) {
-				t.Errorf("after %v: %v", took, o.lost)
-			}
-			s.set(false, false)
-			time.Sleep(time.Minute)
-			synctest.Wait()
-			if !lost && (o.lost != nil || l.Held() != nil) {
-				t.Errorf("away for %v: %v, %v", away, o.lost, l.Held())
-			}
-			l.Release(t.Context())
-			if holder, _, _ := unstructured.NestedString(s.lease.Object, "spec", "holderIdentity"); holder != "" {
-				t.Errorf("it is still %s's", holder)
-			}
+				if other != errors.Is(o.lost, ErrLost) || other != (l.Held(t.Context()) != nil) {
+					t.Errorf("lost %v, held %v", o.lost, l.Held(t.Context()))
+				}
+				l.Release(t.Context())
+				if holder, _, _ := unstructured.NestedString(s.lease.Object, "spec", "holderIdentity"); holder != "" && !other {
+					t.Errorf("it is still %s's", holder)
+				}
+			})
 		})
 	}
 }
@@ -207,8 +216,8 @@ func TestRenewal(t *testing.T) {
 		time.Sleep(renewEvery + 2*time.Second)
 		s.set(false, false)
 		time.Sleep(time.Minute)
-		if synctest.Wait(); o.lost != nil || l.Held() != nil {
-			t.Fatalf("%v, %v", o.lost, l.Held())
+		if synctest.Wait(); o.lost != nil || l.Held(t.Context()) != nil {
+			t.Fatalf("%v, %v", o.lost, l.Held(t.Context()))
 		}
 		s.mu.Lock()
 		s.silent(t)

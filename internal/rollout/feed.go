@@ -40,12 +40,12 @@ func feed(ctx context.Context, c *cluster.Cluster, s source, out chan<- news) {
 		}
 	}
 	client := c.Dynamic.Resource(s.GroupVersionResource).Namespace(s.namespace)
-	for ctx.Err() == nil {
+	for served := false; ctx.Err() == nil; served = true {
 		options := metav1.ListOptions{Limit: 500, FieldSelector: s.fields}
 		var all []*unstructured.Unstructured
 		var page *unstructured.UnstructuredList
 		for {
-			err := cluster.Retry(ctx, func() (err error) {
+			err := patiently(ctx, served, func() (err error) {
 				page, err = client.List(ctx, options)
 				return err
 			})
@@ -65,9 +65,26 @@ func feed(ctx context.Context, c *cluster.Cluster, s source, out chan<- news) {
 			}
 		}
 		send(news{all: true, objects: all})
-		if err := follow(ctx, c, s, page.GetResourceVersion(), send); err != nil {
+		if err := follow(ctx, c, s, page.GetResourceVersion(), served, send); err != nil {
 			send(news{err: err})
 			return
+		}
+	}
+}
+
+// awayTime is how long the API server may be away while rollouts are awaited: nothing is lost by that.
+const awayTime = time.Minute
+
+// patiently asks again for as long as that may help. served says that the same was answered before: an API server that has only
+// just started refuses it for a moment, until it has read its roles.
+func patiently(ctx context.Context, served bool, do func() error) error {
+	for begin := time.Now(); ; {
+		err := cluster.Retry(ctx, do)
+		if err == nil || time.Since(begin) > awayTime {
+			return err
+		}
+		if passing := cluster.Passing(err) || served && apierrors.IsForbidden(err); !passing || pause(ctx) != nil {
+			return err
 		}
 	}
 }
@@ -77,12 +94,12 @@ func feed(ctx context.Context, c *cluster.Cluster, s source, out chan<- news) {
 const watchTime = int64(120)
 
 // follow watches from version on. It returns nil when everything has to be listed again.
-func follow(ctx context.Context, c *cluster.Cluster, s source, version string, send func(news)) error {
+func follow(ctx context.Context, c *cluster.Cluster, s source, version string, served bool, send func(news)) error {
 	client := c.Dynamic.Resource(s.GroupVersionResource).Namespace(s.namespace)
 	seconds := watchTime
-	for ctx.Err() == nil {
+	for ; ctx.Err() == nil; served = true {
 		var w watch.Interface
-		err := cluster.Retry(ctx, func() (err error) {
+		err := patiently(ctx, served, func() (err error) {
 			w, err = client.Watch(ctx, metav1.ListOptions{FieldSelector: s.fields, ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds})
 			return err
 		})

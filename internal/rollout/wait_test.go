@@ -172,9 +172,10 @@ func TestOldStatusIsNoAnswer(t *testing.T) {
 	}
 }
 
-// A watch that ends is taken up where it ended; one whose past the server forgot starts over.
+// A watch that ends is taken up where it ended; one whose past the server forgot starts over. A server that has only just started
+// refuses for a moment what it served before.
 func TestWatchEnds(t *testing.T) {
-	for _, forget := range []bool{false, true} {
+	for _, tt := range []struct{ forget, refuse bool }{{}, {forget: true}, {refuse: true}, {true, true}} {
 		s, c := newServer(t)
 		s.put(t, "deployments", "ADDED", web("u", 2, 0))
 		s.cut = 1
@@ -182,15 +183,22 @@ func TestWatchEnds(t *testing.T) {
 			s.put(t, "deployments", "MODIFIED", web("u", 2, 0)) // after this the connection ends
 			time.Sleep(20 * time.Millisecond)
 			s.put(t, "deployments", "MODIFIED", web("u", 2, 1))
-			if forget {
-				s.mu.Lock()
+			s.mu.Lock()
+			if tt.forget {
 				s.forgot = len(s.events)
-				s.mu.Unlock()
 			}
+			if tt.refuse {
+				s.refuse = "deployments"
+			}
+			s.mu.Unlock()
+			time.Sleep(500 * time.Millisecond)
+			s.mu.Lock()
+			s.refuse = ""
+			s.mu.Unlock()
 		})
 		results, err := within(t, c, Options{}, target(t, web("u", 2, 0)))
 		if err != nil || results[0].Rollout != handoff.RolloutReady {
-			t.Errorf("forget %v: %+v, %v", forget, results, err)
+			t.Errorf("%+v: %+v, %v", tt, results, err)
 		}
 	}
 }
