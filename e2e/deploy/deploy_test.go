@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -36,6 +37,8 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "12") // such tests wait, most of the time; those that count requests or stop the server are not among them
 	code, err := start(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

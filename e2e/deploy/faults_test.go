@@ -54,6 +54,7 @@ func TestServerKilledMidApply(t *testing.T) {
 
 // A token that ends while a rollout is waited for, and is renewed in its file, as in a pod, does not end the deploy.
 func TestTokenExpires(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	allow(t, ns, "system:serviceaccount:"+ns+":default", rule("", "get list watch patch create update delete", "*"), rule("apps", "get list watch patch create", "*"),
 		rule("coordination.k8s.io", "get list create update patch delete", "*"), rule("events.k8s.io", "list watch", "*"))
@@ -112,6 +113,7 @@ func TestTokenExpires(t *testing.T) {
 
 // A webhook that does not answer is named, before anything is written.
 func TestBrokenWebhook(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, "admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", "", map[string]any{
 		"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": map[string]any{"name": ns},

@@ -26,6 +26,7 @@ func holder(t *testing.T, ns, name string) string {
 
 // One run at a time: a second one waits, and says for whom when it waits no longer.
 func TestLock(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	args := []string{withPrune, "--namespace", ns}
 	with := func(number int, manifests string, more ...string) outcome {

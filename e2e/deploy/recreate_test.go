@@ -109,7 +109,7 @@ func TestHooks(t *testing.T) {
 		t.Errorf("%d requests, want 4:\n%s", len(asked), strings.Join(asked, "\n"))
 	}
 
-	third := deploy(t, set("good:2", "never-ready:1", "after:2"), "--timeout=3s")
+	third := deploy(t, set("good:2", "never-ready:1", "after:2"), "--timeout=8s")
 	third.wants(t, 6, "recreated   Job/"+ns+"/before")
 	third.actions(t, "Job/"+ns+"/before recreated ready", "Deployment/"+ns+"/web configured timeout", "Job/"+ns+"/after skipped none")
 
@@ -132,6 +132,7 @@ func TestBeingDeleted(t *testing.T) {
 
 // A namespace that is on its way out takes nothing new, and is not applied to itself.
 func TestNamespaceTerminating(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	held := strings.Replace(fmt.Sprintf(configMap, "held", ns, "1"), "namespace: "+ns, "namespace: "+ns+", finalizers: [example.org/hold]", 1)
 	deploy(t, held).wants(t, 0)

@@ -12,6 +12,7 @@ import (
 
 // What cannot run is red within seconds, with the container, the reason and the last event.
 func TestFailsFast(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	tests := []struct{ name, manifest, want string }{
 		{"bad-pull", deployment("api", ns, "reg.test/bad-pull:1"),
@@ -45,19 +46,21 @@ func TestFailsFast(t *testing.T) {
 
 // What is merely slow runs into the timeout, with what it waits for.
 func TestTimeout(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
-	o := deploy(t, deployment("slow", ns, "never-ready")+deployment("fine", ns, "web"), "--timeout", "3s")
+	o := deploy(t, deployment("slow", ns, "never-ready")+deployment("fine", ns, "web"), "--timeout", "12s")
 	o.wants(t, 6, "Deployment/"+ns+"/slow: 1 of 1 pods updated, 0 available; container main of pod slow-", "runs but is not ready")
 	o.actions(t, "Deployment/"+ns+"/slow created timeout", "Deployment/"+ns+"/fine created ready")
 
 	big := strings.Replace(deployment("big", ns, "web"), "image: 'web'", "image: web, resources: {requests: {cpu: 1000}}", 1)
-	deploy(t, big, "--timeout", "3s").wants(t, 6, "is not scheduled: 0/2 nodes are available")
+	deploy(t, big, "--timeout", "6s").wants(t, 6, "is not scheduled: 0/2 nodes are available")
 
 	deploy(t, big, "--wait", "false").wants(t, 0, "deployed: 1 unchanged")
 }
 
 // Pods of an older version may do what they want: only those of the new one count.
 func TestOldPodsDoNotCount(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	slow := func(image string) string {
 		// The old pod stays until the new one is available.
@@ -82,6 +85,7 @@ func TestOldPodsDoNotCount(t *testing.T) {
 
 // What does not roll out by itself is said, not called ready.
 func TestNotByItself(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	paused := func(image string) string {
 		return strings.Replace(deployment("paused", ns, image), "spec:\n", "spec:\n  paused: true\n", 1)
@@ -99,6 +103,7 @@ func TestNotByItself(t *testing.T) {
 
 // Pods that a quota does not allow are named as the reason, though there is no pod to look at.
 func TestQuota(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	quota := fmt.Sprintf("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: none, namespace: %s}\nspec: {hard: {pods: 0}}\n---\n", ns)
 	o := deploy(t, quota)
@@ -109,6 +114,7 @@ func TestQuota(t *testing.T) {
 
 // A cancelled job ends at once, with the code for it and a result that says what was applied.
 func TestCancelled(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	cmd, out := command(t, deployment("slow", ns, "never-ready"))
 	var log strings.Builder

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -34,6 +35,7 @@ func value(t *testing.T, ns, name string) string {
 
 // An older commit does not take the place of a newer one, unless it is told to.
 func TestStaleCommit(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	with := func(number int, commit string, more ...string) outcome {
 		return deployIn(t, runOf(number, commit), fmt.Sprintf(configMap, "a", ns, commit), append([]string{"--namespace", ns}, more...)...)
@@ -53,6 +55,7 @@ func TestStaleCommit(t *testing.T) {
 
 // Two runs at once end as if one had come after the other, and in the order of their commits.
 func TestRace(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	manifests := func(n int) string {
 		text := ""
@@ -96,6 +99,7 @@ func TestRace(t *testing.T) {
 
 // A deploy that does not run is undone: what it changed is as before, what it created is gone, what it would have pruned is there.
 func TestRollback(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	args := []string{withPrune, "--namespace", ns, "--name", "shop", "--on-failure=rollback"}
 	random := make([]byte, 600<<10) // too much for one Secret of the history
@@ -125,7 +129,7 @@ func TestRollback(t *testing.T) {
 
 	// The time that a timeout leaves is not the time a rollback has.
 	late := strings.Replace(bad, "bad-pull", "never-ready", 1)
-	deployIn(t, runOf(3, "c"), late, append(args, "--timeout", "4s")...).wants(t, 6, "is not ready", "rolled back to commit aaaaaaaaaaaa")
+	deployIn(t, runOf(3, "c"), late, append(args, "--timeout", "8s")...).wants(t, 6, "is not ready", "rolled back to commit aaaaaaaaaaaa")
 	if a := value(t, ns, "a"); a != "1" {
 		t.Errorf("a is %s", a)
 	}
@@ -150,6 +154,7 @@ func TestRollback(t *testing.T) {
 
 // What happens to objects between the moment they are looked at and the moment they are to be deleted counts.
 func TestPruneRaces(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	args := []string{withPrune, "--namespace", ns, "--name", "shop"}
 	names := []string{"changed", "deleted", "kept", "released", "replaced"}
@@ -190,31 +195,46 @@ func TestPruneRaces(t *testing.T) {
 
 // However a run ends and whenever, the next one gets where it was going.
 func TestEndedAnywhere(t *testing.T) {
-	stages := map[string]func(t *testing.T, ns string) bool{ // whether it is time
-		"locked":  func(t *testing.T, ns string) bool { return holder(t, ns, "shop") != "" },
-		"begun":   func(t *testing.T, ns string) bool { return value(t, ns, "a") == "2" },
-		"waiting": func(t *testing.T, ns string) bool { return exists(t, "apps/v1", "deployments", ns, "slow") != nil },
-		"pruning": func(t *testing.T, ns string) bool {
-			o := exists(t, "v1", "configmaps", ns, "held")
-			return o != nil && o.GetDeletionTimestamp() != nil
-		},
+	slow := func(ns string) string { return deployment("slow", ns, "slow-start") }
+	hook := func(ns string) string {
+		return strings.Replace(fmt.Sprintf(job, "hook", ns, "flakeship.dev/hook: before", "migrate"), "containers:", "nodeSelector: {no: such-node}, containers:", 1) + slow(ns)
 	}
-	for name, isTime := range stages {
+	held := func(text, ns string) string {
+		return strings.Replace(text, "namespace: "+ns, "finalizers: [test.dev/hold], namespace: "+ns, 1)
+	}
+	bad := func(ns string) string { return held(deployment("slow", ns, "bad-pull"), ns) }
+	ends := func(version, resource, name string) func(t *testing.T, ns string) bool { // what a finalizer holds
+		return func(t *testing.T, ns string) bool {
+			o := exists(t, version, resource, ns, name)
+			return o != nil && o.GetDeletionTimestamp() != nil
+		}
+	}
+	stages := map[string]struct {
+		brings func(ns string) string
+		isTime func(t *testing.T, ns string) bool
+	}{
+		"locked":  {slow, func(t *testing.T, ns string) bool { return holder(t, ns, "shop") != "" }},
+		"begun":   {slow, func(t *testing.T, ns string) bool { return value(t, ns, "a") == "2" }},
+		"hook":    {hook, func(t *testing.T, ns string) bool { return exists(t, "batch/v1", "jobs", ns, "hook") != nil }},
+		"waiting": {slow, func(t *testing.T, ns string) bool { return exists(t, "apps/v1", "deployments", ns, "slow") != nil }},
+		"pruning": {slow, ends("v1", "configmaps", "held")},
+		"rolling": {bad, ends("apps/v1", "deployments", "slow")}, // back
+	}
+	for name, stage := range stages {
 		for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 			t.Run(fmt.Sprint(name, "-", int(signal)), func(t *testing.T) {
 				t.Parallel()
 				ns := namespace(t)
-				args := []string{withPrune, "--namespace", ns, "--name", "shop"}
-				held := strings.Replace(fmt.Sprintf(configMap, "held", ns, "1"), "namespace: "+ns, "finalizers: [test.dev/hold], namespace: "+ns, 1)
-				deploy(t, held+fmt.Sprintf(configMap, "a", ns, "1")+fmt.Sprintf(configMap, "old", ns, "1"), args...).wants(t, 0)
-				next := fmt.Sprintf(configMap, "a", ns, "2") + deployment("slow", ns, "slow-start")
-				cmd, out := command(t, next, args...)
+				args := []string{withPrune, "--namespace", ns, "--name", "shop", "--on-failure=rollback"}
+				deploy(t, held(fmt.Sprintf(configMap, "held", ns, "1"), ns)+fmt.Sprintf(configMap, "a", ns, "1")+fmt.Sprintf(configMap, "old", ns, "1"), args...).wants(t, 0)
+				a := fmt.Sprintf(configMap, "a", ns, "2")
+				cmd, out := command(t, a+stage.brings(ns), args...)
 				log := new(strings.Builder)
 				cmd.Stderr = log
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				await(t, "the stage is reached", func() bool { return isTime(t, ns) })
+				await(t, "the stage is reached", func() bool { return stage.isTime(t, ns) })
 				cmd.Process.Signal(signal)
 				cmd.Wait()
 				if signal == syscall.SIGTERM {
@@ -228,22 +248,29 @@ func TestEndedAnywhere(t *testing.T) {
 					if err := handoff.Load(out, result); err != nil {
 						t.Error(err)
 					}
+					if r := result.Rollback; (r != nil) != (name == "rolling") || r != nil && (r.Done || r.Message == "") {
+						t.Errorf("rollback: %+v", r)
+					}
 					for _, o := range result.Objects { // true, whatever the stage
-						if o.Name == "a" && o.Kind == "ConfigMap" && isWritten(o.Action) != (value(t, ns, "a") == "2") {
+						if o.Name == "a" && o.Kind == "ConfigMap" && isWritten(o.Action) != (value(t, ns, "a") == "2") && name != "rolling" {
 							t.Errorf("a is %s, and %s", o.Action, value(t, ns, "a"))
 						}
 					}
 				}
-				patch := []byte(`{"metadata":{"finalizers":null}}`)
-				if _, err := at(t, "v1", "configmaps", ns).Patch(t.Context(), "held", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-					t.Error(err)
+				release := []byte(`{"metadata":{"finalizers":null}}`)
+				for resource, name := range map[string]string{"configmaps": "held", "deployments": "slow"} {
+					version := map[string]string{"configmaps": "v1", "deployments": "apps/v1"}[resource]
+					if _, err := at(t, version, resource, ns).Patch(t.Context(), name, types.MergePatchType, release, metav1.PatchOptions{}); err != nil && !apierrors.IsNotFound(err) {
+						t.Error(err)
+					}
 				}
-				o := deploy(t, next, args...)
+				await(t, "what was being deleted is gone", func() bool { return !stage.isTime(t, ns) || name != "rolling" })
+				o := deploy(t, a+deployment("slow", ns, "slow-start"), args...)
 				o.wants(t, 0)
 				if signal == syscall.SIGKILL && !strings.Contains(o.log, "took over the lock of a run that has died: process ") {
 					t.Errorf("the lock was not taken over:\n%s", o.log)
 				}
-				if got := fmt.Sprintf("%s %s", configMaps(t, ns), value(t, ns, "a")); got != "[a] 2" {
+				if got := fmt.Sprintf("%s %s", configMaps(t, ns), value(t, ns, "a")); got != "[a] 2" || exists(t, "batch/v1", "jobs", ns, "hook") != nil {
 					t.Errorf("there are %s\n%s", got, o.log)
 				}
 				_, notes := parent(t, ns, "shop")
@@ -276,12 +303,13 @@ func TestTerminatingNamespace(t *testing.T) {
 	}
 }
 
-// An API server that goes away while a rollout is awaited is waited for, and the lock is still ours then.
+// An API server that goes away while a rollout is awaited, for longer than one request is tried, is waited for, and the lock is
+// still ours then.
 func TestAPIServerRestarts(t *testing.T) {
 	ns := namespace(t)
 	_, log, end := startDeploy(t, deployment("slow", ns, "slow-start"), "--namespace", ns, "--name", "shop")
 	await(t, "a pod is there", func() bool { return count(t, "v1", "pods", ns) == 1 })
-	if err := cluster.RestartAPIServer(2 * time.Second); err != nil {
+	if err := cluster.RestartAPIServer(8 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if code := end(); code != 0 || !strings.Contains(log.String(), "ready       Deployment/"+ns+"/slow") {

@@ -122,6 +122,7 @@ func TestOwnNamespace(t *testing.T) {
 
 // Ten versions are kept, each once.
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	for i := range 12 {
 		o := deploy(t, fmt.Sprintf(configMap, "a", ns, fmt.Sprint(i)), withPrune, "--namespace", ns, "--name", "shop")
@@ -175,11 +176,12 @@ func TestKindIsGone(t *testing.T) {
 
 // What is deleted and stays because of a finalizer is said, and found again by the next deploy.
 func TestFinalizer(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	args := []string{withPrune, "--namespace", ns, "--name", "shop"}
 	a, b := fmt.Sprintf(configMap, "a", ns, "1"), fmt.Sprintf(configMap, "b", ns, "1")
 	deploy(t, a+strings.Replace(b, "namespace: "+ns, "finalizers: [test.dev/hold], namespace: "+ns, 1), args...).wants(t, 0)
-	o := deploy(t, a, append(args, "--timeout", "5s")...)
+	o := deploy(t, a, append(args, "--timeout", "8s")...)
 	if o.code == 0 || !strings.Contains(o.log, "ConfigMap/"+ns+"/b") {
 		t.Errorf("exit code %d:\n%s", o.code, o.log)
 	}
@@ -192,6 +194,7 @@ func TestFinalizer(t *testing.T) {
 
 // The parent is right before anything of a new kind or in a new namespace is written: whatever happens then, it is found again.
 func TestSupersetBeforeExactAfter(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	args := []string{withPrune, "--namespace", ns, "--name", "shop"}
 	deploy(t, fmt.Sprintf(configMap, "a", ns, "1"), args...).wants(t, 0)

@@ -11,6 +11,7 @@ import (
 
 // Containers that crash, however they do, are red with the reason and their last words, secrets masked.
 func TestCrashes(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	secret := fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: %s}\nstringData: {password: hunter2-password}\n---\n", ns)
 	initCrash := strings.Replace(deployment("init", ns, "web"), "spec: {containers:", "spec: {initContainers: [{name: setup, image: init-crash}], containers:", 1)
@@ -41,6 +42,7 @@ func TestCrashes(t *testing.T) {
 // What recovers was no failure: a pull that failed twice, one crash, a pod that is slow to become ready, one that had to wait
 // for a node.
 func TestRecovers(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	waits := strings.Replace(deployment("waits", ns, "web"), "spec: {containers:", "spec: {nodeSelector: {disk: "+ns+"}, containers:", 1)
 	manifests := deployment("flaky", ns, "flaky-pull") + deployment("once", ns, "crash-once") + deployment("slow", ns, "slow-start") + waits
@@ -54,6 +56,7 @@ func TestRecovers(t *testing.T) {
 
 // A new version is fine while the old one crashes: only pods of the new ReplicaSet are looked at.
 func TestOldCrashes(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	both := func(image string) string {
 		return strings.Replace(deployment("api", ns, image), "spec:\n", "spec:\n  strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}\n", 1)
@@ -64,6 +67,7 @@ func TestOldCrashes(t *testing.T) {
 
 // Policies that refuse pods are named, where only an event tells, too.
 func TestPodsRefused(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, "v1", "namespaces", "", map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": ns,
 		"labels": map[string]any{"pod-security.kubernetes.io/enforce": "restricted"}}}, "test")
@@ -75,6 +79,7 @@ func TestPodsRefused(t *testing.T) {
 
 // Objects without pods are waited for as well: custom resources by their conditions, claims, autoscalers.
 func TestConditions(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	definition := strings.Replace(fmt.Sprintf(crd, "wishes", "cond", "", "Wish"), "storage: true,", "storage: true, subresources: {status: {}},", 1)
 	wish := fmt.Sprintf("apiVersion: cond.test/v1\nkind: Wish\nmetadata: {name: w, namespace: %s}\nspec: {n: %%d}\n---\n", ns)
@@ -97,13 +102,13 @@ func TestConditions(t *testing.T) {
 		t.Errorf("exit code %d:\n%s", code, log)
 	}
 	status(2, "False")
-	deploy(t, fmt.Sprintf(wish, 2), "--timeout", "3s").wants(t, 6, "Wish/"+ns+"/w: it is not ready: not granted")
+	deploy(t, fmt.Sprintf(wish, 2), "--timeout", "6s").wants(t, 6, "Wish/"+ns+"/w: it is not ready: not granted")
 
 	class := fmt.Sprintf("apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {name: %s}\nprovisioner: none.test\nvolumeBindingMode: WaitForFirstConsumer\n---\n", ns)
 	pvc := "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: %s, namespace: %s}\nspec: {storageClassName: '%s', accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n---\n"
 	o := deploy(t, class+fmt.Sprintf(pvc, "later", ns, ns), "--timeout", "20s")
 	o.wants(t, 0)
-	deploy(t, fmt.Sprintf(pvc, "never", ns, "none"), "--timeout", "3s").wants(t, 6, "PersistentVolumeClaim/"+ns+"/never: it is not bound to a volume")
+	deploy(t, fmt.Sprintf(pvc, "never", ns, "none"), "--timeout", "6s").wants(t, 6, "PersistentVolumeClaim/"+ns+"/never: it is not bound to a volume")
 
 	hpa := fmt.Sprintf("apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: h, namespace: %s}\nspec: {maxReplicas: 2, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}}\n---\n", ns)
 	deploy(t, hpa+deployment("web", ns, "web:1"), "--timeout", "60s").wants(t, 0, "ready       HorizontalPodAutoscaler/"+ns+"/h: able to scale")
