@@ -1,6 +1,7 @@
 package push
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -122,6 +123,41 @@ func TestLayersAreKnownByTheirKeys(t *testing.T) {
 	images[0].Tag = nixHash(4)
 	if _, err := Images(t.Context(), images[:1], Options{Registry: host, Client: client(&wire{}), NoLearn: true}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without learning: %v, want the store path to be missed", err)
+	}
+}
+
+// The conf.json of a stream image is enough where the registry has the layers. What is to be signed is read all the same.
+func TestStreamByItsConfAlone(t *testing.T) {
+	host := distribution.Start(t).Host
+	root := t.TempDir()
+	store := handoff.Store{Dir: "/nix/store", Root: root}
+	lib := storePath("l", "lib")
+	storeFile(t, root, lib+"/file", noise(1, 5000))
+	pushOne(t, Options{Registry: host}, Image{Name: "api", Tag: nixHash(1), Path: stream(t, root, "s", []string{lib}), Store: store})
+	text, err := os.ReadFile(root + storePath("s", "api-conf.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(t.TempDir(), "conf.json")
+	if err := os.WriteFile(conf, bytes.Replace(text, []byte("A=1"), []byte("A=2"), 1), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	alone := Image{Name: "api", Tag: nixHash(2), Path: conf, Store: handoff.Store{Dir: "/nix/store", Root: t.TempDir()}, LayerTags: []string{nixHash(1)}}
+	for _, o := range []Options{{}, {NoLearn: true}, {Exec: true}} {
+		o.Registry, o.Client = host, client(&wire{})
+		pushed, err := Images(t.Context(), []Image{alone}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pushed[0].Layers != (handoff.Layers{Reused: 2}) {
+			t.Errorf("layers %+v", pushed[0].Layers)
+		}
+		checkPulled(t, pushed)
+		alone.Tag = nixHash(3)
+	}
+	alone.Tag = nixHash(4)
+	if _, err := Images(t.Context(), []Image{alone}, Options{Registry: host, Client: client(&wire{}), Check: true}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is to be signed: %v, want the store path to be missed", err)
 	}
 }
 
