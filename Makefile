@@ -64,7 +64,8 @@ lint:
 	cd e2e && go tool -modfile=../tools/go.mod staticcheck $$($(e2e_packages))
 	go tool -modfile=tools/go.mod actionlint -config-file .github/actionlint.yaml \
 	  .gitea/workflows/*.yaml .github/workflows/*.yaml examples/monorepo/.gitea/workflows/* \
-	  examples/monorepo/.github/workflows/* e2e/testdata/monorepo/.gitea/workflows/*
+	  examples/monorepo/.github/workflows/* e2e/testdata/monorepo/.gitea/workflows/* \
+	  e2e/pipeline/testdata/*.yaml
 	@diff -r .gitea/workflows .github/workflows # one project on two forges: the same jobs
 	nix/vendor-hash.sh --check
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,14 +34,14 @@ func testCancelled(t *testing.T, p *pipeline.Pipeline, r runner.Runner) {
 	const quick = "config = listensOn 8080 (runs \"web\" ./web);"
 	slow := strings.Replace(quick, "(runs", "({ Labels.slow = runCommand \"slow\" { } \"sleep 7531\"; } // runs", 1)
 	edit("services/default.nix", quick, slow)
-	checkCancelled(t, p, cancel(t, p, r, "", func() bool { return len(processes(t, "sleep\x007531")) > 0 }))
+	checkCancelled(t, p, cancel(t, p, r, syscall.SIGINT, "", func() bool { return len(processes(t, "sleep\x007531")) > 0 }))
 	if left := processes(t, "sleep\x007531"); len(left) > 0 {
 		t.Errorf("the builder runs on: %q", left)
 	}
 
 	edit("services/default.nix", slow, quick)
 	registry, uploading := holdUploads(t, p)
-	pushing := cancel(t, p, r, registry, func() bool { return uploading() })
+	pushing := cancel(t, p, r, syscall.SIGTERM, registry, uploading)
 	checkCancelled(t, p, pushing)
 	if pushing.Build == nil || pushing.Push != nil && pushing.Push.Complete {
 		t.Errorf("cancelled while it pushed: %+v", pushing.Push)
@@ -53,7 +54,7 @@ func testCancelled(t *testing.T, p *pipeline.Pipeline, r runner.Runner) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deploying := cancel(t, p, r, "", func() bool {
+	deploying := cancel(t, p, r, syscall.SIGINT, "", func() bool {
 		web, err := client.AppsV1().Deployments("shop").Get(t.Context(), "web", metav1.GetOptions{})
 		return err == nil && web.Spec.Template.Spec.NodeSelector != nil
 	})
@@ -88,9 +89,9 @@ func testCancelled(t *testing.T, p *pipeline.Pipeline, r runner.Runner) {
 }
 
 // cancel runs the workflow, with another registry when one is given, and has the runner cancel it when the time has come.
-func cancel(t *testing.T, p *pipeline.Pipeline, r runner.Runner, registry string, when func() bool) *pipeline.Run {
+func cancel(t *testing.T, p *pipeline.Pipeline, r runner.Runner, s syscall.Signal, registry string, when func() bool) *pipeline.Run {
 	t.Helper()
-	cancel, over := make(chan struct{}), make(chan struct{})
+	cancel, over, came := make(chan syscall.Signal, 1), make(chan struct{}), false
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		for !when() {
@@ -100,7 +101,8 @@ func cancel(t *testing.T, p *pipeline.Pipeline, r runner.Runner, registry string
 			case <-time.After(10 * time.Millisecond):
 			}
 		}
-		close(cancel)
+		cancel <- s
+		came = true
 	})
 	run, err := p.ShipAs(t.Context(), r, func(j *runner.Job) {
 		j.Cancel = cancel
@@ -113,9 +115,7 @@ func cancel(t *testing.T, p *pipeline.Pipeline, r runner.Runner, registry string
 	if err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-cancel:
-	default:
+	if !came {
 		t.Fatalf("the run was over before it was cancelled; log:\n%s", run.Result.Log)
 	}
 	return run

@@ -34,7 +34,7 @@ func Supervise(args []string) int {
 		return 1
 	}
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, CancelByTerm)
 
 	runtime.LockOSThread() // Pdeathsig is about the thread that started the child
 	cmd := exec.Command(args[0], args[1:]...)
@@ -51,8 +51,8 @@ func Supervise(args []string) int {
 	select {
 	case err = <-done:
 	case s := <-signals:
-		if s == os.Interrupt {
-			err = cancelled(cmd, done)
+		if s == os.Interrupt || s == CancelByTerm {
+			err = cancelled(cmd, s == os.Interrupt, done)
 			break
 		}
 		// Each step has a moment to clean up: its shell does not pass the signal on.
@@ -79,10 +79,17 @@ func Supervise(args []string) int {
 	}
 }
 
-// cancelled interrupts the command alone, as a person or a forge does, and waits for its end and that of everything it started.
-// What stays is named on standard error.
-func cancelled(cmd *exec.Cmd, done <-chan error) error {
-	_ = cmd.Process.Signal(os.Interrupt) // it has ended: done says how
+// CancelByTerm makes Supervise cancel the command with SIGTERM as an interrupt makes it with an interrupt.
+const CancelByTerm = syscall.SIGUSR1
+
+// cancelled signals the command alone, as a person or a service manager does, and waits for its end and that of everything it
+// started. What stays is named on standard error.
+func cancelled(cmd *exec.Cmd, interrupt bool, done <-chan error) error {
+	signal := os.Signal(syscall.SIGTERM)
+	if interrupt {
+		signal = os.Interrupt
+	}
+	_ = cmd.Process.Signal(signal) // it has ended: done says how
 	patience := time.After(30 * time.Second)
 	var err error
 	select {

@@ -83,9 +83,9 @@ type Job struct {
 	// Artifacts starts the runner's own artifact server on loopback, which keeps its files in Dir/artifacts. The actions that
 	// users upload and download with are then there, see artifactActions.
 	Artifacts bool
-	// Cancel, when it is closed, makes the runner cancel the run as a person would: the runner alone gets an interrupt, and
-	// what it does not end has a while to end by itself. What is still there then is named in the log as "left running".
-	Cancel <-chan struct{}
+	// Cancel gives SIGINT or SIGTERM to the runner alone, which cancels the run then. What that does not end has a while to
+	// end by itself; what is still there after it is named in the log as "left running".
+	Cancel <-chan syscall.Signal
 	// Log gets the log as it is written; nil keeps it for Result.
 	Log io.Writer
 	// Services and ActPath are the programs; empty builds them.
@@ -145,8 +145,11 @@ func Run(ctx context.Context, j Job) (Result, error) {
 	select {
 	case <-p.Done():
 	case <-ctx.Done():
-	case <-j.Cancel:
-		_ = p.Signal(syscall.SIGINT) // it has ended: so has the run
+	case s := <-j.Cancel:
+		if s == syscall.SIGTERM {
+			s = process.CancelByTerm
+		}
+		_ = p.Signal(s) // it has ended: so has the run
 		select {
 		case <-p.Done():
 		case <-ctx.Done():
