@@ -4,7 +4,9 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -150,4 +152,67 @@ func TestConnections(t *testing.T) {
 			t.Errorf("the log shows a secret:\n%s", o.log)
 		}
 	}
+}
+
+// What a plugin of the kubeconfig prints is the token; and whoever may act as another does.
+func TestPluginAndImpersonation(t *testing.T) {
+	ns := namespace(t)
+	token, err := client.CoreV1().ServiceAccounts("default").CreateToken(t.Context(), "default", &authv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const user = "system:serviceaccount:default:default"
+	manifests := fmt.Sprintf(configMap, "a", ns, "1")
+	credential := filepath.Join(t.TempDir(), "credential.json")
+	text := fmt.Sprintf(`{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":%q}}`, token.Status.Token)
+	if err := os.WriteFile(credential, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plugin := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c,
+clusters: [{name: c, cluster: {server: '%s', certificate-authority: '%s'}}], contexts: [{name: c, context: {cluster: c, user: u}}],
+users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: cat, args: ['%s'], interactiveMode: Never}}}]}
+`, cluster.URL, filepath.Join(cluster.Dir, "ca.crt"), credential)
+	both := [][]string{{"--kubeconfig", plugin}, {"--as", user, "--as-groups", "system:authenticated"}}
+	for _, args := range both { // the account may nothing yet: it is not the administrator who asks
+		deploy(t, manifests, append(args, "--namespace", ns)...).wants(t, 3, `user "`+user+`" may not get leases.coordination.k8s.io in namespace `+ns)
+	}
+	allow(t, ns, user, rule("", "get patch create", "configmaps"))
+	for _, args := range both {
+		deploy(t, manifests, append(args, "--namespace", ns)...).wants(t, 0)
+	}
+}
+
+// In a pod, nothing has to be said: its service account, its namespace and the server are where every pod has them.
+func TestInCluster(t *testing.T) {
+	ns := namespace(t)
+	await(t, "the service account is there", func() bool {
+		_, err := client.CoreV1().ServiceAccounts(ns).Get(t.Context(), "default", metav1.GetOptions{})
+		return err == nil
+	})
+	token, err := client.CoreV1().ServiceAccounts(ns).CreateToken(t.Context(), "default", &authv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allow(t, ns, "system:serviceaccount:"+ns+":default", rule("", "get patch create", "configmaps"))
+	account := t.TempDir()
+	ca, err := os.ReadFile(filepath.Join(cluster.Dir, "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"token": token.Status.Token, "namespace": ns, "ca.crt": string(ca)} {
+		if err := os.WriteFile(filepath.Join(account, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd, out := command(t, strings.Replace(fmt.Sprintf(configMap, "a", ns, "1"), ", namespace: "+ns, "", 1))
+	// A /run of its own, where the account's folder can be put in.
+	const pod = `mount -t tmpfs none /run && mkdir -p /run/secrets/kubernetes.io && ln -s "$ACCOUNT" /run/secrets/kubernetes.io/serviceaccount && exec "$@"`
+	cmd.Args = append([]string{"unshare", "--map-root-user", "--mount", "sh", "-c", pod, "sh"}, cmd.Args...)
+	if cmd.Path, err = exec.LookPath("unshare"); err != nil {
+		t.Fatal(err)
+	}
+	host, port, _ := strings.Cut(strings.TrimPrefix(cluster.URL, "https://"), ":")
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(line string) bool { return strings.HasPrefix(line, "KUBECONFIG=") })
+	cmd.Env = append(cmd.Env, "ACCOUNT="+account, "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+port)
+	finish(t, cmd, out).wants(t, 0, "created     ConfigMap/"+ns+"/a")
 }
