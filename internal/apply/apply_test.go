@@ -87,6 +87,13 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	case r.Method == "PATCH":
 		s.patch(w, r, name)
 	case r.Method == "DELETE":
+		var o struct{ Preconditions struct{ UID string } }
+		json.NewDecoder(r.Body).Decode(&o)
+		if uid := o.Preconditions.UID; uid != "" && s.live[name]["metadata"].(map[string]any)["uid"] != uid {
+			w.WriteHeader(409)
+			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"Precondition failed: UID in precondition is another","reason":"Conflict","code":409}`)
+			return
+		}
 		delete(s.live, name)
 		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
 	}
@@ -259,6 +266,27 @@ func TestRecreateFails(t *testing.T) {
 	_, err := Objects(context.Background(), s.open(t), decode(t, manifest), Options{})
 	var e *Error
 	if !errors.As(err, &e) || !e.Written || s.live["a"] != nil {
+		t.Errorf("%v, live %v", err, s.live)
+	}
+}
+
+// An object that is to be deleted and created again is not deleted when another has taken its name since it was looked at.
+func TestRecreateRace(t *testing.T) {
+	s := newServer(t, nil)
+	object := func(uid string) map[string]any {
+		return map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "a", "namespace": "n", "uid": uid, "resourceVersion": "1"}}
+	}
+	s.live["a"] = object("first")
+	s.fault = func(n int, r *http.Request) (int, string) {
+		if r.Method == "PATCH" && r.URL.Query().Has("dryRun") {
+			s.live["a"] = object("second")
+			return 422, "data: field is immutable"
+		}
+		return 0, ""
+	}
+	manifest := strings.Replace(configMaps("1", "a"), "{name: a}", `{name: a, annotations: {flakeship.dev/recreate: "true"}}`, 1)
+	_, err := Objects(context.Background(), s.open(t), decode(t, manifest), Options{})
+	if err == nil || s.live["a"] == nil || s.live["a"]["metadata"].(map[string]any)["uid"] != "second" {
 		t.Errorf("%v, live %v", err, s.live)
 	}
 }
