@@ -198,21 +198,6 @@ func (b *build) failedRun(ctx context.Context, first bool) error {
 	return nil
 }
 
-// refuseForeign fails the targets that no machine at hand can build, before Nix finds out in the middle of the others.
-func (b *build) refuseForeign() {
-	if b.o.Store != "" {
-		return // which systems that machine has is its to say
-	}
-	systems := b.nix.Settings.buildable(b.o.Builders)
-	for _, t := range b.open() {
-		if !b.fetches(t) && !slices.Contains(systems, t.System) && (t.OutPath == "" || !b.nix.Exists(t.OutPath)) {
-			b.fail(t, t.DrvPath, fmt.Sprintf("it is to be built on %s; this machine is %s, and no remote builder is set up for that", t.System, systems[0]))
-		}
-	}
-}
-
-func (b *build) hasBuilders() bool { return len(b.nix.Settings.machines(b.o.Builders)) > 0 }
-
 // open are the targets of which nothing is known yet.
 func (b *build) open() []*Built {
 	var open []*Built

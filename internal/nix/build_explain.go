@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -124,3 +125,18 @@ func (b *build) culprit(ctx context.Context, drvs []string) (drv, reason string,
 	}
 	return "", "", nil
 }
+
+// refuseForeign fails the targets that no machine at hand can build, before Nix finds out in the middle of the others.
+func (b *build) refuseForeign() {
+	if b.o.Store != "" {
+		return // which systems that machine has is its to say
+	}
+	systems := b.nix.Settings.buildable(b.o.Builders)
+	for _, t := range b.open() {
+		if !b.fetches(t) && !slices.Contains(systems, t.System) && (t.OutPath == "" || !b.nix.Exists(t.OutPath)) {
+			b.fail(t, t.DrvPath, fmt.Sprintf("it is to be built on %s; this machine is %s, and no remote builder is set up for that", t.System, systems[0]))
+		}
+	}
+}
+
+func (b *build) hasBuilders() bool { return len(b.nix.Settings.machines(b.o.Builders)) > 0 }
