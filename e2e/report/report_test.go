@@ -36,10 +36,11 @@ func browser(t *testing.T) context.Context {
 	return ctx
 }
 
-// write makes the page of a run with n images, one of which was built, one of which failed, with names as hostile as they get.
-func write(t *testing.T, n int) string {
-	t.Helper()
-	const long = "<b onmouseover=alert(1)>a-very-long-image-name-without-a-single-place-to-break-it-that-somebody-had-to-choose"
+// long is a name as hostile as they get.
+const long = "<b onmouseover=alert(1)>a-very-long-image-name-without-a-single-place-to-break-it-that-somebody-had-to-choose"
+
+// documents are those of a run with n images, one of which was built, one of which failed.
+func documents(n int) []handoff.Document {
 	header := func(kind handoff.Kind) handoff.Header {
 		return handoff.Header{Kind: kind, Commit: strings.Repeat("ab", 20)}
 	}
@@ -64,11 +65,17 @@ func write(t *testing.T, n int) string {
 		plan.Images, built.Images, pushed.Images = append(plan.Images, p), append(built.Images, b), append(pushed.Images, u)
 	}
 	deployed := &handoff.DeployResult{Header: header(handoff.KindDeployResult), Objects: []handoff.DeployedObject{
-		{Kind: "Deployment", Namespace: "shop", Name: "service-000", Action: handoff.ActionConfigured, Rollout: handoff.RolloutReady, Seconds: 2.25, Message: "3 pods"},
+		{Kind: "Deployment", Namespace: "shop", Name: "service-000", Action: handoff.ActionConfigured, Rollout: handoff.RolloutReady, Seconds: 2.25, Message: "3 pods", Images: []string{"service-000"}},
 		{Kind: "Service", Namespace: "shop", Name: "service-000", Action: handoff.ActionUnchanged, Rollout: handoff.RolloutNone},
 	}}
+	return []handoff.Document{plan, built, pushed, deployed}
+}
+
+// write makes the page of such a run.
+func write(t *testing.T, n int) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "report.html")
-	for _, doc := range []handoff.Document{plan, built, pushed, deployed} {
+	for _, doc := range documents(n) {
 		if err := report.Add(path, doc, report.Run{Repository: "team/shop", Server: "https://gitea.example.org", ID: "17", Ref: "main"}); err != nil {
 			t.Fatal(err)
 		}

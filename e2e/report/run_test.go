@@ -122,7 +122,7 @@ func TestRootAction(t *testing.T) {
 			t.Fatalf("exit code %d, log:\n%s", run.ExitCode, run.Result.Log)
 		}
 		wants(t, "the summary", summary, `^### flakeship: done$`, `^7 images, 1 built, 1 pushed, [0-9.]+ KiB sent, 1 of \d+ objects changed$`,
-			`^\| image \| found \| built \| pushed \| deployed \| seconds \|\n\|---\|---\|---\|---\|---\|---\|\n\| web \| missing \| built, copied \| [0-9.]+ KiB, sha256:[0-9a-f]{12} \| Deployment/shop/web configured and ready \| [0-9.]+ \|$`,
+			`^\| image \| found \| built \| pushed \| deployed \| seconds \|\n\|---\|---\|---\|---\|---\|---\|\n\| web \| missing \| \[built, copied\]\(https?://[^)]+/actions/runs/\d+\) \| [0-9.]+ KiB, sha256:[0-9a-f]{12} \| Deployment/shop/web configured and ready \| [0-9.]+ \|$`,
 			`^\| api \| pushed \|  \| sha256:[0-9a-f]{12} \| Deployment/shop/api ready \| `, "^```mermaid\ngraph LR\n  c0\\[\"services/web/www/index.html\"\\]\n  c0 --> i0\\(\\[\"web\"\\]\\)\n```$",
 			`^\[The log of this run\]\(http://forge.test/example/monorepo/actions/runs/1\)$`, `^### deploy-manifests$`)
 		wants(t, "the log", run.Result.Log, `\| image +found +built +pushed +deployed +seconds$`, `\| web +missing +built, copied +[0-9.]+ KiB, sha256:[0-9a-f]{12} +Deployment/shop/web configured and ready +[0-9.]+$`)
@@ -157,7 +157,7 @@ func TestRootAction(t *testing.T) {
 			t.Error("the run is green")
 		}
 		wants(t, "the summary", summary, `^### flakeship: failed$`, `^\*\*Stopped in nix-build-images\*\*, exit code 1:\n\n- report was not built: .*<br>\*Hint:\* nix log `,
-			`^\| report \| missing \| failed: .* \|  \|  \|  \|$`, `^\| web \| pushed \|  \|  \|  \|  \|$`, `^\| failed image \| derivation \| why \|$`)
+			`^\| report \| missing \| \[failed: .*\]\(https?://[^)]+/actions/runs/\d+\) \|  \|  \|  \|$`, `^\| web \| pushed \|  \|  \|  \|  \|$`, `^\| failed image \| derivation \| why \|$`)
 		if err := os.WriteFile(program, kept, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +210,7 @@ func testFork(t *testing.T, p *pipeline.Pipeline) {
 		wants(t, string(r)+": the log", run.Result.Log, `left out: asking .*/shop what it has: `, `left out: the push to .*: no registry credentials are given, in a pull request from stranger/shop$`,
 			`left out: the deploy: no kubeconfig is given, in a pull request from stranger/shop; the manifests were read`)
 		wants(t, string(r)+": the summary", summary, `^### flakeship: done$`, `^Push left out: no registry credentials are given`, `^Deploy left out: no kubeconfig is given`,
-			`^\| web \| missing \| built \| left out \|  \| `, "^```mermaid\ngraph LR\n  c0\\[\"services/web/www/index.html\"\\]$")
+			`^\| web \| missing \| \[built\]\(https?://[^)]+/actions/runs/\d+\) \| left out \|  \| `, "^```mermaid\ngraph LR\n  c0\\[\"services/web/www/index.html\"\\]$")
 		if run.Traffic.BytesIn != 0 || run.Push.Complete {
 			t.Errorf("%s: the registry got something: %+v", r, run.Traffic)
 		}

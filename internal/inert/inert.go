@@ -45,7 +45,8 @@ func OneLine(text string) string {
 // Cell makes text a cell of a Markdown table, or a part of a line.
 func Cell(text string) string { return cell.Replace(Line(OneLine(text))) }
 
-var cell = strings.NewReplacer("|", `\|`, "`", "'", "<", "&lt;", ">", "&gt;", "[", `\[`, "]", `\]`, "*", `\*`, "_", `\_`, "!", `\!`, "@", "&#64;", "#", "&#35;")
+// A backslash before one of ours would take its meaning away: `\\|` ends a cell.
+var cell = strings.NewReplacer(`\`, "&#92;", "|", `\|`, "`", "'", "<", "&lt;", ">", "&gt;", "[", `\[`, "]", `\]`, "*", `\*`, "_", `\_`, "!", `\!`, "@", "&#64;", "#", "&#35;")
 
 // Link makes text a Markdown link to an address; without a usable http address it is text alone.
 func Link(text, address string) string {

@@ -216,10 +216,18 @@ func (p *Pipeline) table() string {
 			break
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", inert.Link(cut(r.name, maxCell), r.link), inert.Cell(cut(r.found, maxCell)),
-			inert.Cell(cut(r.built, maxCell)), inert.Cell(cut(r.pushed, maxCell)), inert.Cell(cut(r.deployed, maxCell)), r.time())
+			p.toLog(cut(r.built, maxCell)), inert.Cell(cut(r.pushed, maxCell)), inert.Cell(cut(r.deployed, maxCell)), r.time())
 	}
 	b.WriteString("\n")
 	return b.String()
+}
+
+// toLog is a cell that leads to the log, which has more to say of a build.
+func (p *Pipeline) toLog(text string) string {
+	if text == "" {
+		return ""
+	}
+	return inert.Link(text, p.log())
 }
 
 // more counts images that are not listed.

@@ -22,8 +22,8 @@ func TestMarkdownTellsOfTheWholeRun(t *testing.T) {
 	text := pipeline(docs...).Markdown(nil)
 	for _, want := range []string{
 		"### flakeship: failed\n\n3 images, 1 built, 1 pushed, 2.0 KiB sent, 1 of 3 objects changed\n",
-		"| image | found | built | pushed | deployed | seconds |\n|---|---|---|---|---|---|\n| bad | missing | failed: exit code 1 |  |  |  |\n",
-		"| [api](https://gitea.example.org/team/-/packages/container/api/abc) | missing | built, copied | 2.0 KiB, sha256:1234 | Deployment/shop/api configured and ready | 14.0 |\n",
+		"| image | found | built | pushed | deployed | seconds |\n|---|---|---|---|---|---|\n| bad | missing | [failed: exit code 1](https://gitea.example.org/team/shop/actions/runs/17) |  |  |  |\n",
+		"| [api](https://gitea.example.org/team/-/packages/container/api/abc) | missing | [built, copied](https://gitea.example.org/team/shop/actions/runs/17) | 2.0 KiB, sha256:1234 | Deployment/shop/api configured and ready | 14.0 |\n",
 		"| [web](https://gitea.example.org/team/-/packages/container/web/def) | pushed |  | sha256:5678 | CronJob/shop/&lt;/script&gt;",
 		"#### Since cccccccccccc\n", "| api | changed | go 1.21.3 → 1.21.4 | &lt;/script&gt;", "  c0[\"go 1.21.3 → 1.21.4\"]\n  c0 --> i0([\"api\"])\n```\n",
 		"[The log of this run](https://gitea.example.org/team/shop/actions/runs/17)",
