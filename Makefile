@@ -11,7 +11,7 @@ actions := nix-cache-check nix-build-images push-images deploy-manifests
 e2e_packages := go list ./... | grep -v '/e2e/cmd/services$$'
 
 # What runs Nix, and is tested with several versions of it.
-nix_packages := ./internal/nix ./cmd/nix-cache-check
+nix_packages := ./internal/nix ./cmd/nix-cache-check ./cmd/nix-build-images
 
 .PHONY: help demo test unit nix-versions e2e lint generate build bench fuzz dist release verify-dist clean
 
@@ -40,8 +40,6 @@ unit:
 	go test -count=1 -timeout 20m ./...
 	cd tools && go test -count=1 -timeout 20m ./...
 
-# Of what runs Nix, what CI tests with several versions. `make nix-versions nix_packages=./cmd/nix-build-images` tests the builds too:
-# a cut line to a remote builder is worded in other ways by newer versions, not all of which are recognised, and its story fails.
 nix-versions:
 	@e2e/install.sh test
 	go run ./internal/testenv/nixversions go test -count=1 -timeout 20m $(nix_packages)
