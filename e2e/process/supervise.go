@@ -90,28 +90,23 @@ func cancelled(cmd *exec.Cmd, interrupt bool, done <-chan error) error {
 		signal = os.Interrupt
 	}
 	_ = cmd.Process.Signal(signal) // it has ended: done says how
-	patience := time.After(30 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	var err error
 	select {
 	case err = <-done:
-	case <-patience:
-		err = errors.New("killed half a minute after an interrupt")
+	case <-time.After(time.Until(deadline)):
+		err = errors.New("killed half a minute after it was told to stop")
 	}
-	for {
-		left := descendants(os.Getpid())
-		if len(left) == 0 {
-			return err
-		}
-		select {
-		case <-patience:
-			for _, pid := range left {
-				args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // gone: it has just ended
-				fmt.Fprintf(os.Stderr, "services supervise: left running: %d %q\n", pid, args)
-			}
-			return err
-		case <-time.After(20 * time.Millisecond):
-		}
+	left := descendants(os.Getpid())
+	for len(left) > 0 && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+		left = descendants(os.Getpid())
 	}
+	for _, pid := range left {
+		args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // gone: it has just ended
+		fmt.Fprintf(os.Stderr, "services supervise: left running: %d %q\n", pid, args)
+	}
+	return err
 }
 
 // killDescendants repeats until a look at the process table finds none: a
