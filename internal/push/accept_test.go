@@ -1,30 +1,45 @@
 package push
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/image"
 	"github.com/flakeship/flakeship/internal/testenv/distribution"
 )
 
-// What other tools make of a push: crane's validation, skopeo's copy and umoci's unpacking accept images of every family.
+// What other tools make of a push: crane's validation, skopeo's copy and umoci's unpacking accept images of every family, and the
+// entrypoint of what was pulled runs.
 func TestOtherToolsAcceptEveryFamily(t *testing.T) {
 	host := distribution.Start(t).Host
 	work := t.TempDir()
 	root := t.TempDir()
 	store := handoff.Store{Dir: "/nix/store", Root: root}
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Fatalf("a static busybox (Debian: apt-get install busybox-static): %v", err)
+	}
 	lib := storePath("l", "lib")
 	storeFile(t, root, lib+"/f", noise(1, 1000))
-	plain := archive(t, "amd64", layer(t, 1, 1000), layer(t, 2, 1000))
+	if err := os.Chmod(root+storeFile(t, root, lib+"/bin/busybox", busybox), 0o555); err != nil {
+		t.Fatal(err)
+	}
+	plain := archiveOf(t, map[string]any{"architecture": runtime.GOARCH, "config": map[string]any{"Entrypoint": greeting("")}},
+		tarOf(t, map[string][]byte{"bin/busybox": busybox}, "bin/busybox"), layer(t, 2, 1000))
 	layout := filepath.Join(work, "layout")
 	tool(t, work, "skopeo", "--insecure-policy", "copy", "--quiet", "docker-archive:"+plain, "oci:"+layout+":v1")
 	tool(t, work, "skopeo", "--insecure-policy", "copy", "--quiet", "docker-archive:"+plain, "oci-archive:"+filepath.Join(work, "layout.tar")+":v1")
@@ -35,6 +50,7 @@ func TestOtherToolsAcceptEveryFamily(t *testing.T) {
 	for family, i := range map[string]Image{
 		"archive":     {Path: plain},
 		"stream":      {Path: stream(t, root, "s", []string{lib}), Store: store},
+		"n2c":         {Path: nix2container(t, root, store, lib), Store: store},
 		"layout":      {Path: layout},
 		"layout-tar":  {Path: filepath.Join(work, "layout.tar")},
 		"exec-stream": {Path: script},
@@ -54,12 +70,8 @@ func TestOtherToolsAcceptEveryFamily(t *testing.T) {
 				pulled, bundle := filepath.Join(t.TempDir(), "pulled"), filepath.Join(t.TempDir(), "bundle")
 				tool(t, work, "skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", "docker://"+pushed[0].Repository+"@"+pushed[0].Digest, "oci:"+pulled+":v1")
 				tool(t, work, "umoci", "unpack", "--rootless", "--image", pulled+":v1", bundle)
-				file := "/f"
-				if family == "stream" {
-					file = lib + "/f"
-				}
-				if _, err := os.Stat(filepath.Join(bundle, "rootfs", file)); err != nil {
-					t.Error(err)
+				if out := runBundle(t, bundle); out != "it runs\n" {
+					t.Errorf("its entrypoint prints %q", out)
 				}
 			})
 		}
@@ -83,6 +95,50 @@ func TestOtherToolsAcceptEveryFamily(t *testing.T) {
 			t.Errorf("layer %s is not the layout's: %v", v1.Hash(d.Digest), err)
 		}
 	}
+}
+
+// nix2container writes the JSON of an image of one layer, of one store path, and returns its path. The layer's digest is what writing
+// it against a wrong one says.
+func nix2container(t *testing.T, root string, store handoff.Store, path string) string {
+	t.Helper()
+	describe := func(digest string, size int) string {
+		text, err := json.Marshal(map[string]any{"version": 1, "arch": runtime.GOARCH, "image-config": map[string]any{"Entrypoint": greeting(path)},
+			"layers": []map[string]any{{"digest": digest, "diff_ids": digest, "size": size, "paths": []map[string]any{{"path": path}}, "mediatype": types.OCIUncompressedLayer}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return root + storeFile(t, root, storePath("j", "image.json"), text)
+	}
+	img, err := image.Open(describe("sha256:"+strings.Repeat("0", 64), 0), image.Options{Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	var tar bytes.Buffer
+	wrong := new(image.DigestError)
+	if err := img.Layers[0].WriteTar(&tar); !errors.As(err, &wrong) {
+		t.Fatalf("WriteTar = %v", err)
+	}
+	return describe(wrong.Got.String(), tar.Len())
+}
+
+// runBundle runs what a bundle's config says to run, in its root folder, and returns what it prints.
+func runBundle(t *testing.T, bundle string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct{ Process struct{ Args []string } }
+	if err := json.Unmarshal(text, &config); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"--user", "--map-root-user", "/usr/sbin/chroot", filepath.Join(bundle, "rootfs")}, config.Process.Args...)
+	out, err := exec.Command("unshare", args...).CombinedOutput()
+	if err != nil {
+		t.Errorf("run %v: %v", config.Process.Args, err)
+	}
+	return string(out)
 }
 
 // tool runs a program with a home of the test's own.

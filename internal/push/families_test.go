@@ -42,7 +42,7 @@ func stream(t testing.TB, root, letter string, layers ...[]string) string {
 	custom := layer(t, 99, 100)
 	storeFile(t, root, storePath("c", "custom")+"/layer.tar", custom)
 	storeFile(t, root, storePath("c", "custom")+"/checksum", fmt.Appendf(nil, "%x\n", sha256.Sum256(custom)))
-	conf, err := json.Marshal(map[string]any{"architecture": "amd64", "config": map[string]any{"Env": []string{"A=1"}}, "created": "1970-01-01T00:00:01Z",
+	conf, err := json.Marshal(map[string]any{"architecture": "amd64", "config": map[string]any{"Env": []string{"A=1"}, "Entrypoint": greeting(layers[0][0])}, "created": "1970-01-01T00:00:01Z",
 		"customisation_layer": storePath("c", "custom"), "from_image": nil, "store_dir": "/nix/store", "store_layers": layers, "repo_tag": "a:b"})
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +50,9 @@ func stream(t testing.TB, root, letter string, layers ...[]string) string {
 	name := storeFile(t, root, storePath(letter, "api-conf.json"), conf)
 	return root + storeFile(t, root, storePath(letter, "stream-api"), []byte("#!/bin/sh\nexec python3 stream.py "+name+" \"$@\"\n"))
 }
+
+// greeting is the entrypoint of an image with busybox in a folder.
+func greeting(dir string) []string { return []string{dir + "/bin/busybox", "echo", "it runs"} }
 
 // A stream image that is there is recognised without reading the store paths it is made of; under a tag that says nothing
 // about its content they are read, and still nothing is written.

@@ -93,7 +93,7 @@ func tarOf(t testing.TB, files map[string][]byte, order ...string) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, name := range order {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(files[name])), Typeflag: tar.TypeReg}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(files[name])), Typeflag: tar.TypeReg}); err != nil {
 			t.Fatal(err)
 		}
 		w.Write(files[name])
@@ -112,6 +112,12 @@ func layer(t testing.TB, seed uint64, size int) []byte {
 // archive writes a docker-archive of these layers and returns its path.
 func archive(t testing.TB, arch string, layers ...[]byte) string {
 	t.Helper()
+	return archiveOf(t, map[string]any{"architecture": arch}, layers...)
+}
+
+// archiveOf is archive with another config, whose layers and os are filled in.
+func archiveOf(t testing.TB, about map[string]any, layers ...[]byte) string {
+	t.Helper()
 	files := map[string][]byte{}
 	var order, names, ids []string
 	for i, l := range layers {
@@ -120,7 +126,8 @@ func archive(t testing.TB, arch string, layers ...[]byte) string {
 		order, names = append(order, name), append(names, name)
 		ids = append(ids, fmt.Sprintf("sha256:%x", sha256.Sum256(l)))
 	}
-	config, err := json.Marshal(map[string]any{"architecture": arch, "os": "linux", "rootfs": map[string]any{"type": "layers", "diff_ids": ids}})
+	about["os"], about["rootfs"] = "linux", map[string]any{"type": "layers", "diff_ids": ids}
+	config, err := json.Marshal(about)
 	if err != nil {
 		t.Fatal(err)
 	}

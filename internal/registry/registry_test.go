@@ -335,3 +335,36 @@ func TestTags(t *testing.T) {
 		t.Error("Has misses a code")
 	}
 }
+
+// Whatever is in a docker configuration or Podman's file: credentials come out of it, or one error that does not repeat it.
+func FuzzCredentialFiles(f *testing.F) {
+	f.Add(`{"auths":{"h.example.org":{"auth":"Y2k6czNjcmV0"}}}`)
+	f.Add(`{"auths":{"https://h.example.org/v1/":{"username":"ci","password":"s3cret","identitytoken":"x"}},"credsStore":"none"}`)
+	f.Add(`{"credHelpers":{"h.example.org":"../../bin/sh"},"auths":{"h.example.org":{"auth":"s3cret!"}}}`)
+	f.Add(`{"auths":{"h.example.org/team":{"auth":"czNjcmV0"}}}`)
+	f.Add(`{"auths":[]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		home := noCredentials(t)
+		t.Setenv("PATH", home) // no helper is there
+		for _, file := range []string{"config.json", "auth.json"} {
+			for _, old := range []string{"config.json", "auth.json"} {
+				os.Remove(filepath.Join(home, old))
+			}
+			t.Setenv("REGISTRY_AUTH_FILE", filepath.Join(home, "auth.json"))
+			if err := os.WriteFile(filepath.Join(home, file), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			repo, err := Open(Options{}).Repository("h.example.org/team/api")
+			if err != nil {
+				t.Fatal(err)
+			}
+			auth, err := repo.credentials(t.Context())
+			if (auth == nil) == (err == nil) {
+				t.Errorf("%s: credentials %v, %v", file, auth, err)
+			}
+			if err != nil && (!errors.As(err, new(*CredentialsError)) || !strings.Contains(text, "cred") && strings.Contains(err.Error(), "s3cret")) {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+	})
+}
