@@ -132,8 +132,9 @@ func (r *run) makeBlob(ctx context.Context, l *image.Layer) (*blob, error) {
 	return &blob{d, f, func() { r.spool.Release(held) }}, nil
 }
 
-// maxSpool is how many bytes of compressed layers wait to be sent, before no other is begun. A larger layer waits alone.
-const maxSpool = 512 << 20
+// maxSpool is how many bytes of compressed layers wait to be sent, before no other is begun. A larger layer waits alone. A variable,
+// so that a test need not fill it.
+var maxSpool int64 = 512 << 20
 
 // slot waits until there is room for one more at hard work.
 func (r *run) slot(ctx context.Context) (release func(), err error) {

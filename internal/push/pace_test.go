@@ -82,3 +82,36 @@ func TestFirstBlobOfARepositoryIsAlone(t *testing.T) {
 	}
 	checkPulled(t, pushed)
 }
+
+// Where the network is slow, layers do not pile up on the disk: with room for one, one at a time is compressed and sent.
+func TestSpoolIsBounded(t *testing.T) {
+	defer func(max int64) { maxSpool = max }(maxSpool)
+	maxSpool = mib / 10
+	server := distribution.Start(t)
+	var mu sync.Mutex
+	sending, most := 0, 0
+	host := front(t, server, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method == http.MethodPut && isUpload(r) {
+			mu.Lock()
+			sending++
+			most = max(most, sending)
+			mu.Unlock()
+			time.Sleep(20 * time.Millisecond)
+			defer func() { mu.Lock(); sending--; mu.Unlock() }()
+		}
+		next.ServeHTTP(w, r)
+	})
+	var layers [][]byte
+	for i := range 8 {
+		layers = append(layers, layer(t, uint64(i), 60_000+20_000*i)) // the last ones are larger than all the room
+	}
+	images := []Image{{Name: "a", Tag: nixHash(1), Path: archive(t, "amd64", layers...)}}
+	pushed, err := Images(t.Context(), images, Options{Client: faultClient(), Registry: host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkPulled(t, pushed)
+	if most != 1 {
+		t.Errorf("%d layers were sent at a time", most)
+	}
+}
