@@ -16,9 +16,10 @@ var transient = regexp.MustCompile(`HTTP error (408|425|429|5\d\d)|due to networ
 	`unexpected end-of-file|daemon disconnected unexpectedly|[Bb]roken pipe|failed to start SSH|lost connection|unexpected EOF`)
 
 // What Nix says of a derivation, or of all of them, when a remote builder was lost. What happened it says before that, of nobody in
-// particular: as a message when it could not connect to a machine, and as an error when a connection ended.
+// particular: as a message when it could not connect to a machine, or not copy what was built there, and as an error when a
+// connection ended.
 var (
-	unreached = regexp.MustCompile(`cannot build on '[^']*': .*`)
+	unreached = regexp.MustCompile(`cannot build on '[^']*': .*|could not copy \S+: .*`)
 	hearsay   = regexp.MustCompile(`^builder failed with exit code 1\b|^some outputs are unexpectedly invalid`)
 )
 
@@ -27,13 +28,12 @@ func (b *build) cause(reason string) string {
 	if !b.hasBuilders() {
 		return reason
 	}
-	switch said := unreached.FindString(b.log.said()); {
-	case noMachine.MatchString(reason) && transient.MatchString(said):
+	said := unreached.FindString(b.log.said())
+	switch lost := b.log.chance(); {
+	case hearsay.MatchString(reason) && lost != "":
+		return "its remote builder was lost, or failed: " + lost
+	case (hearsay.MatchString(reason) || noMachine.MatchString(reason)) && transient.MatchString(said):
 		return said
-	case hearsay.MatchString(reason):
-		if lost := b.log.chance(); lost != "" {
-			return "its remote builder was lost, or failed: " + lost
-		}
 	}
 	return reason
 }

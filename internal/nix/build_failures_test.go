@@ -158,6 +158,7 @@ func TestSystemsThatCanBeBuiltFor(t *testing.T) {
 func TestCauseIsALostBuilder(t *testing.T) {
 	const connect = "cannot build on 'ssh-ng://builder': error: failed to start SSH connection to 'builder'"
 	const connect8 = "cannot build on 'ssh-ng://builder': error: cannot open connection to remote store 'ssh-ng://builder': error: unexpected end-of-file"
+	const copying = "could not copy /nix/store/zpmjshr2spxbq9g9jjbflmnz1f4lsnrf-load: error: Nix daemon disconnected unexpectedly (maybe it crashed?)"
 	const gone = "its remote builder was lost, or failed: Nix daemon disconnected unexpectedly (maybe it crashed?)"
 	for name, test := range map[string]struct{ said, reason, want string }{
 		"2.8, connecting":             {connect8, "a 'x86_64-linux' with features {} is required, but I am a 'x86_64-linux' with features {}", connect8},
@@ -166,6 +167,7 @@ func TestCauseIsALostBuilder(t *testing.T) {
 		"2.8, building":               {"error: unexpected end-of-file", "builder failed with exit code 1", "its remote builder was lost, or failed: unexpected end-of-file"},
 		"2.26, 2.34, building":        {"error: Nix daemon disconnected unexpectedly (maybe it crashed?)", "builder failed with exit code 1", gone},
 		"2.26, 2.34, copying":         {"error: Nix daemon disconnected unexpectedly (maybe it crashed?)\nerror: some outputs are unexpectedly invalid", "some outputs are unexpectedly invalid", gone},
+		"2.26, 2.34, copying, late":   {copying, "some outputs are unexpectedly invalid", copying},
 		"a builder that fails":        {"", "builder failed with exit code 1", ""},
 		"another code":                {"error: unexpected end-of-file", "builder failed with exit code 10", ""},
 		"no machine of that system":   {"", "Unable to start any build; remote machines may not have all required system features", ""},
