@@ -95,7 +95,7 @@ func command(t *testing.T, manifests string, args ...string) (cmd *exec.Cmd, out
 	cmd = exec.Command(binary, append([]string{"--manifests", "m.yaml", "--out", out}, args...)...)
 	cmd.Dir = dir
 	// Nothing of the machine's own configuration. The set has the test's name.
-	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "KUBECONFIG=" + cluster.Kubeconfig, "GITHUB_REPOSITORY=test/" + t.Name(),
+	cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + filepath.Dir(binary), "PATH=" + os.Getenv("PATH"), "KUBECONFIG=" + cluster.Kubeconfig, "GITHUB_REPOSITORY=test/" + t.Name(),
 		"INPUT_PRUNE=false", "INPUT_ON_FAILURE=leave"}
 	return cmd, out
 }

@@ -53,10 +53,11 @@ func (e *HeldError) Error() string {
 type Lock struct {
 	client   dynamic.ResourceInterface
 	name     string
-	identity string // the holder's name, and a token that no other lock has
+	identity string // the holder's name and the token
+	token    string // which no other lock has
 	lease    *unstructured.Unstructured
 	renewed  atomic.Pointer[time.Time] // when the last renewal was sent that succeeded
-	pulse    *pulse
+	pulse    *pulse                    // from the first attempt to take the Lease on
 	stop     context.CancelFunc
 	done     chan struct{} // closed when it is no longer renewed
 }
@@ -77,7 +78,7 @@ type LockOptions struct {
 func Acquire(ctx context.Context, c *cluster.Cluster, name string, o LockOptions) (*Lock, error) {
 	token := strings.ToLower(rand.Text()[:tokenLength])
 	l := &Lock{client: c.Dynamic.Resource(leases).Namespace(c.Namespace), name: prefix + name,
-		identity: fmt.Sprintf("%s [%s]", o.Holder, token), pulse: startPulse(token), done: make(chan struct{})}
+		identity: fmt.Sprintf("%s [%s]", o.Holder, token), token: token, done: make(chan struct{})}
 	if err := l.wait(ctx, name, o); err != nil {
 		l.pulse.end()
 		return nil, err
@@ -174,6 +175,9 @@ func (l *Lock) look(ctx context.Context) (lease *unstructured.Unstructured, held
 // waited for after ctx has ended: else nobody would know whose the Lease is.
 func (l *Lock) take(ctx context.Context, lease *unstructured.Unstructured) (taken bool, err error) {
 	begin := time.Now()
+	if l.pulse == nil {
+		l.pulse = startPulse(l.token)
+	}
 	writing, stop := context.WithTimeout(context.WithoutCancel(ctx), renewEvery)
 	defer stop()
 	now := metav1.NowMicro().UTC().Format(metav1.RFC3339Micro)
