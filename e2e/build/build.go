@@ -26,7 +26,7 @@ import (
 )
 
 // servicesSources are the packages of this module that the services program is made of.
-var servicesSources = []string{"cmd/services", "env/registryserver", "env/traffic", "process", "runner/task", "runner/artifact"}
+var servicesSources = []string{"cmd/services", "env/registryserver", "env/traffic", "process", "runner/artifact", "runner/task"}
 
 // Services returns the path of the services program (see cmd/services), making
 // it first when its sources changed. Progress goes to progress, which may be nil.

@@ -106,6 +106,7 @@ func unpack(ctx context.Context, dir, suite, mirror string) error {
 		"Dir::State::Lists=" + apt + "/lists", "Dir::State::status=" + apt + "/status", "Dir::Cache=" + apt + "/cache",
 		"APT::Install-Recommends=false", "APT::Sandbox::User=root", "Debug::NoLocking=1", "Acquire::Languages=none",
 		"Acquire::http::Timeout=20", "Acquire::https::Timeout=20", "Acquire::Retries=1",
+		"Acquire::Check-Valid-Until=false", // a mirror that is weeks behind has an old sid: signed, and as good for this
 	} {
 		options = append(options, "-o", o)
 	}
