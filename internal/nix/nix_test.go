@@ -122,12 +122,19 @@ func TestCommandErrorFindsTheCause(t *testing.T) {
 	}
 }
 
-// A context that ends stops nix and what it started, although that ignores SIGTERM for a while.
+// A context that ends stops nix and what it started, although that ignores SIGTERM for a while, or has a session of its own as
+// builders have.
 func TestRunStopsTheWholeGroup(t *testing.T) {
+	for name, started := range map[string]string{"in its group": "sleep 100", "in a session of its own": "setsid sleep 100 >/dev/null 2>&1"} {
+		t.Run(name, func(t *testing.T) { testRunStops(t, started) })
+	}
+}
+
+func testRunStops(t *testing.T, started string) {
 	dir := t.TempDir()
 	script := filepath.Join(dir, "nix")
 	pidFile := filepath.Join(dir, "pid")
-	text := "#!/bin/sh\nsleep 100 &\necho $! > " + pidFile + "\nwait\n"
+	text := "#!/bin/sh\n" + started + " &\necho $! > " + pidFile + "\nwait\n"
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -128,6 +128,7 @@ func (n *Nix) run(ctx context.Context, c command) ([]byte, error) {
 		return nil
 	}
 	cmd.WaitDelay = grace
+	adopt()
 	err := cmd.Start()
 	if err == nil {
 		if c.started != nil {
@@ -146,6 +147,7 @@ func (n *Nix) run(ctx context.Context, c command) ([]byte, error) {
 		return stdout.Bytes(), nil
 	}
 	if ctx.Err() != nil {
+		killOrphans()
 		return nil, ctx.Err()
 	}
 	var exit *exec.ExitError
