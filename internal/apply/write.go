@@ -20,7 +20,15 @@ func (a *applier) write(ctx context.Context, s stage) error {
 	return a.failed()
 }
 
+// settle is how much longer a write may take that was begun when the run is cancelled: what it did has to be known, or the result
+// calls an object skipped that was written. It is less than what is left of the lock when the lock's loss ends the run.
+const settle = 2 * time.Second
+
 func (a *applier) writeOne(ctx context.Context, it *item) error {
+	begun := ctx
+	ctx, cancel := context.WithCancel(context.WithoutCancel(begun))
+	defer cancel()
+	defer context.AfterFunc(begun, func() { time.AfterFunc(settle, cancel) })()
 	if it.plan == recreate {
 		if err := a.remove(ctx, it); err != nil {
 			return a.fail(it, err, "")
