@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -95,10 +96,19 @@ func TestHolderStopped(t *testing.T) {
 	}
 	deploy(t, fmt.Sprintf(configMap, "a", ns, "1"), args...).wants(t, 0, "if it is silent for 20 s", "took over the lock of a run that has died")
 
-	label, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{ns: "yes-it-is"}}})
-	if _, err := client.CoreV1().Nodes().Patch(t.Context(), "node-1", types.MergePatchType, label, metav1.PatchOptions{}); err != nil {
+	mark := func(ctx context.Context, value any) error {
+		label, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{ns: value}}})
+		_, err := client.CoreV1().Nodes().Patch(ctx, "node-1", types.MergePatchType, label, metav1.PatchOptions{})
+		return err
+	}
+	if err := mark(t.Context(), "yes-it-is"); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := mark(context.Background(), nil); err != nil {
+			t.Error(err)
+		}
+	})
 	await(t, "the hook is complete, and the rest could be written", func() bool {
 		n, _, _ := unstructured.NestedInt64(get(t, "batch/v1", "jobs", ns, "before").Object, "status", "succeeded")
 		return n == 1
