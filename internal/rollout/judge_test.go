@@ -120,6 +120,10 @@ func TestTroubles(t *testing.T) {
 		{"a registry that is down", waiting("ErrImagePull", "dial tcp 10.0.0.1:443: connect: connection refused", ""), false, forever, "container c of pod p: ErrImagePull: dial tcp 10.0.0.1:443: connect: connection refused"},
 		{"a pull without a reason", waiting("ImagePullBackOff", `Back-off pulling image "r/a:1"`, ""), false, unclearPull, `container c of pod p: ImagePullBackOff: Back-off pulling image "r/a:1"`},
 		{"a ConfigMap is missing", waiting("CreateContainerConfigError", `configmap "x" not found`, ""), false, 15 * time.Second, `container c of pod p: CreateContainerConfigError: configmap "x" not found`},
+		{"nothing to run", waiting("CreateContainerError", "failed to generate container spec: no command specified", ""), false, unmade, "container c of pod p: CreateContainerError: failed to generate container spec: no command specified"},
+		{"a disk that is slow", waiting("CreateContainerError", `failed to reserve container name "c_p_0": name "c_p_0" is reserved for "4f"`, ""), false, forever,
+			`container c of pod p: CreateContainerError: failed to reserve container name "c_p_0": name "c_p_0" is reserved for "4f"`},
+		{"a program that is not there", waiting("RunContainerError", `exec: "serve": executable file not found in $PATH`, ""), false, unmade, `container c of pod p: RunContainerError: exec: "serve": executable file not found in $PATH`},
 		{"one crash", waiting("CrashLoopBackOff", "back-off 10s", `restartCount: 1, lastState: {terminated: {exitCode: 1, reason: Error}},`), false, forever,
 			"container c of pod p: CrashLoopBackOff, it ended with exit code 1 after 1 restarts"},
 		{"crash after crash", waiting("CrashLoopBackOff", "back-off 20s", `restartCount: 2, lastState: {terminated: {exitCode: 137, reason: OOMKilled}},`), false, 0,
@@ -162,6 +166,7 @@ func TestPullPatience(t *testing.T) {
 		{"unexpected status code https://reg.test/v2/a/manifests/sha256:401: 503 Service Unavailable", forever},
 		{"pull access denied for reg.test/a, repository does not exist or may require authorization", 0},
 		{"unexpected EOF", forever},
+		{"rpc error: code = DeadlineExceeded desc = context deadline exceeded", forever},
 		{"GEOFENCED", unclearPull},
 	} {
 		if got := pullPatience(tt.message); got != tt.want {

@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -56,12 +57,17 @@ const forever time.Duration = 1<<63 - 1
 // be the second, while a database starts; after the third, some 12 seconds have gone by.
 const restartsAllowed = 1
 
+// containers are the pod's, in the order in which they start.
+func (p pod) containers() []containerStatus {
+	return slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
+}
+
 // troubles lists what keeps the pod's containers from running. inJob says that a Job counts the crashes.
 func (p pod) troubles(inJob bool) (all []trouble) {
 	if p.Metadata.DeletionTimestamp != "" || p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed" {
 		return nil
 	}
-	for _, c := range append(append([]containerStatus(nil), p.Status.InitContainerStatuses...), p.Status.ContainerStatuses...) {
+	for _, c := range p.containers() {
 		if w := c.State.Waiting; w != nil {
 			if patience, relevant := c.patience(inJob); relevant {
 				t := p.about(c, fmt.Sprintf("container %s of pod %s: %s", c.Name, p.Metadata.Name, c.why()))
@@ -85,7 +91,7 @@ func (c containerStatus) patience(inJob bool) (d time.Duration, relevant bool) {
 	case "CreateContainerConfigError": // a ConfigMap or Secret is missing: another controller may bring it
 		return 15 * time.Second, true
 	case "CreateContainerError", "RunContainerError":
-		return 5 * time.Second, true
+		return createPatience(w.Message), true
 	case "CrashLoopBackOff":
 		if inJob || c.RestartCount <= restartsAllowed {
 			return forever, true
@@ -117,11 +123,12 @@ func (c containerStatus) why() string {
 	return text
 }
 
-// What registries and runtimes say of an image that cannot be pulled. Trouble that may pass is looked for first: a rate limit
-// is reported as "denied" by some.
+// What registries and runtimes say of an image that cannot be pulled, and runtimes of a container that they cannot make. Trouble
+// that may pass is looked for first: a rate limit is reported as "denied" by some. A container whose name "is reserved" is still
+// being made, on a slow disk: see containerd's issue 4604.
 var (
 	passing = regexp.MustCompile(`toomanyrequests|too many requests|rate limit|\b429\b|\b50[0234]\b|timeout|timed out|connection refused|` +
-		`connection reset|\beof\b|temporary failure|server misbehaving|qps exceeded`)
+		`connection reset|\beof\b|temporary failure|server misbehaving|qps exceeded|deadline exceeded|context canceled|is reserved`)
 	lasting = regexp.MustCompile(`manifest[ _]unknown|name[ _]unknown|not ?found|does not exist|denied|unauthorized|forbidden|\b40[13]\b|` +
 		`no match for platform|no matching manifest|invalid reference`)
 	// names are no part of what is said: a digest may well have a 503 in it.
@@ -132,14 +139,44 @@ var (
 const unclearPull = 20 * time.Second
 
 func pullPatience(message string) time.Duration {
-	said := names.ReplaceAllString(strings.ToLower(message), " ")
-	switch {
+	switch said := nameless(message); {
 	case passing.MatchString(said):
 		return forever
 	case lasting.MatchString(said):
 		return 0
 	}
 	return unclearPull
+}
+
+// unmade is how long a container may be impossible to make or to start. The kubelet tries again after 10 seconds only; what is
+// wrong with the image is to be known in five.
+const unmade = 3 * time.Second
+
+func createPatience(message string) time.Duration {
+	if passing.MatchString(nameless(message)) {
+		return forever
+	}
+	return unmade
+}
+
+func nameless(message string) string {
+	return names.ReplaceAllString(strings.ToLower(message), " ")
+}
+
+// remember completes what is said of a pull that is put off: older kubelets say why at the attempt alone, not in the pause that
+// follows.
+func (p pod) remember(before pod) {
+	for _, c := range p.containers() {
+		w := c.State.Waiting
+		if w == nil || w.Reason != "ImagePullBackOff" || strings.TrimSpace(nameless(w.Message)) != "back-off pulling image" {
+			continue
+		}
+		for _, b := range before.containers() {
+			if b.Name == c.Name && b.State.Waiting != nil && (b.State.Waiting.Reason == "ErrImagePull" || b.State.Waiting.Reason == w.Reason) {
+				w.Message = b.State.Waiting.Message
+			}
+		}
+	}
 }
 
 // about is something to say of a container.
@@ -159,7 +196,7 @@ func (p pod) slow() *trouble {
 	if troubles := p.troubles(false); len(troubles) > 0 {
 		return &troubles[0]
 	}
-	for _, c := range append(append([]containerStatus(nil), p.Status.InitContainerStatuses...), p.Status.ContainerStatuses...) {
+	for _, c := range p.containers() {
 		switch {
 		case c.State.Terminated != nil && c.State.Terminated.ExitCode != 0:
 			return p.about(c, fmt.Sprintf("container %s of pod %s ended with exit code %d (%s)", c.Name, p.Metadata.Name, c.State.Terminated.ExitCode, c.State.Terminated.Reason))

@@ -104,10 +104,7 @@ const explainTime = 500 * time.Millisecond
 func Wait(ctx context.Context, c *cluster.Cluster, targets []Target, o Options) ([]Result, error) {
 	w := newWaiter(c, o)
 	for _, t := range targets {
-		one := &tracked{target: t, kind: t.Live.GroupVersionKind().GroupKind(), generation: t.Live.GetGeneration(), result: Result{Rollout: handoff.RolloutNone}}
-		w.all = append(w.all, one)
-		w.byUID[t.Live.GetUID()] = one
-		if err := one.update(t.Live); err != nil {
+		if err := w.track(t); err != nil {
 			return w.results(), err
 		}
 	}
@@ -152,6 +149,13 @@ type tracked struct {
 	done       bool
 	result     Result
 	blamed     *trouble // what the failure was found in
+}
+
+func (w *waiter) track(t Target) error {
+	one := &tracked{target: t, kind: t.Live.GroupVersionKind().GroupKind(), generation: t.Live.GetGeneration(), result: Result{Rollout: handoff.RolloutNone}}
+	w.all = append(w.all, one)
+	w.byUID[t.Live.GetUID()] = one
+	return one.update(t.Live)
 }
 
 func (t *tracked) update(o *unstructured.Unstructured) (err error) {

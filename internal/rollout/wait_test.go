@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flakeship/flakeship/internal/cluster"
@@ -283,11 +282,10 @@ func TestRefusedByEvent(t *testing.T) {
 		"long ago": func(w *waiter) { w.all[0].refused = refusal{}; event(t, w, true) },
 	} {
 		w := newWaiter(nil, Options{})
-		one := &tracked{target: target(t, set), kind: schema.GroupKind{Group: "apps", Kind: "StatefulSet"}, generation: 1}
-		if err := one.update(one.target.Live); err != nil {
+		if err := w.track(target(t, set)); err != nil {
 			t.Fatal(err)
 		}
-		w.all, w.byUID["u"] = []*tracked{one}, one
+		one := w.all[0]
 		event(t, w, false)
 		happens(w)
 		w.evaluate(begin, false)

@@ -45,6 +45,7 @@ func (w *waiter) takePods(n news) error {
 		}
 		if before := w.pods[owner][p.Metadata.UID]; before != nil {
 			p.since = before.since
+			p.remember(before.pod)
 		} else {
 			w.created(owner)
 		}
