@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -76,10 +75,9 @@ func start(m *testing.M) (int, error) {
 
 // outcome is what one run of deploy-manifests left.
 type outcome struct {
-	code    int
-	log     string
-	result  *handoff.DeployResult // nil: none was written
-	seconds float64
+	code   int
+	log    string
+	result *handoff.DeployResult // nil: none was written
 }
 
 // command is deploy-manifests on manifests, a text, as the cluster's administrator.
@@ -111,9 +109,8 @@ func finish(t *testing.T, cmd *exec.Cmd, out string) outcome {
 	t.Helper()
 	var log bytes.Buffer
 	cmd.Stderr = &log
-	begin := time.Now()
 	err := cmd.Run()
-	o := outcome{log: log.String(), seconds: time.Since(begin).Seconds()}
+	o := outcome{log: log.String()}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		o.code = exit.ExitCode()
