@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
 )
@@ -86,30 +87,37 @@ func (x *tarIndex) has(name string) bool { return x.members[name] != nil }
 
 // find returns the regular member of a name, through links inside the archive.
 func (x *tarIndex) find(name string) (*member, error) {
-	at := memberName(name)
-	for range 8 {
-		m := x.members[at]
-		switch {
-		case m == nil:
-			return nil, fmt.Errorf("it has no %.200q", name)
-		case m.link != "":
-			at = m.link
-		case m.sparse:
-			return nil, fmt.Errorf("%.200q is a sparse file", name)
-		default:
-			return m, nil
-		}
-	}
-	return nil, fmt.Errorf("%.200q leads through too many links", name)
+	m, _, err := x.follow(name)
+	return m, err
 }
 
-// findOnce is find for a member that must not be there twice: readers disagree which of them counts.
+// findOnce is find for a member that must not be there twice, nor any link to it: readers disagree which of them counts.
 func (x *tarIndex) findOnce(name string) (*member, error) {
-	m, err := x.find(name)
-	if err == nil && x.twice[memberName(name)] {
+	m, twice, err := x.follow(name)
+	if err == nil && twice {
 		return nil, fmt.Errorf("it has %.200q twice", name)
 	}
 	return m, err
+}
+
+// follow is find that also says whether a name on the way is there twice.
+func (x *tarIndex) follow(name string) (m *member, twice bool, err error) {
+	at := memberName(name)
+	for range 8 {
+		m := x.members[at]
+		twice = twice || x.twice[at]
+		switch {
+		case m == nil:
+			return nil, twice, fmt.Errorf("it has no %.200q", name)
+		case m.link != "":
+			at = m.link
+		case m.sparse:
+			return nil, twice, fmt.Errorf("%.200q is a sparse file", name)
+		default:
+			return m, twice, nil
+		}
+	}
+	return nil, twice, fmt.Errorf("%.200q leads through too many links", name)
 }
 
 // memberName is the form names are looked up in: GNU tar may put ./ in front. Nothing is ever written under these names.
@@ -122,7 +130,8 @@ func mayBeJSON(name string) bool {
 
 // cut explains the end of a file that was not written to its end.
 func cut(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF {
+	far := new(fs.PathError) // to a place that no file has
+	if errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF || errors.As(err, &far) && far.Op == "seek" {
 		return errors.New("it is cut short")
 	}
 	return err
