@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,6 +72,7 @@ func (e *ScriptError) Unwrap() error { return e.Err }
 func runScript(ctx context.Context, path string, out *os.File) error {
 	said := &lastBytes{max: 4 << 10}
 	cmd := exec.CommandContext(ctx, path)
+	cmd.Env = slices.DeleteFunc(os.Environ(), secret)
 	cmd.Stdout, cmd.Stderr = out, said
 	cmd.WaitDelay = 10 * time.Second // it may have started others, which hold on to its standard error
 	if err := cmd.Run(); err != nil {
@@ -82,6 +84,12 @@ func runScript(ctx context.Context, path string, out *os.File) error {
 	}
 	_, err := out.Seek(0, io.SeekStart)
 	return err
+}
+
+// secret says of a variable of the environment that it is this step's own, such as the registry's password: a script that prints an
+// image has no use for it.
+func secret(variable string) bool {
+	return strings.HasPrefix(variable, "INPUT_") || strings.HasPrefix(variable, "COSIGN_")
 }
 
 // lastBytes keeps the end of what is written to it.

@@ -130,7 +130,9 @@ func (r *run) settle(ctx context.Context, g *group) error {
 	var errs []error
 	for _, m := range g.members {
 		m.count(&g.result.Layers)
-		g.result.Systems = append(g.result.Systems, m.System)
+		if m.System != "" { // an image that could not be opened may have had none
+			g.result.Systems = append(g.result.Systems, m.System)
+		}
 		g.result.Uploaded += m.sent
 		same = same && m.same
 		if err := m.failed(); err != nil {

@@ -89,7 +89,8 @@ type CredentialsError struct {
 }
 
 func (e *CredentialsError) Error() string {
-	return fmt.Sprintf("credentials for %s cannot be read: %v", e.Host, e.Err)
+	cause, _, _ := strings.Cut(e.Err.Error(), ", out: `") // what a helper printed before it failed may be the secret itself
+	return fmt.Sprintf("credentials for %s cannot be read: %s", e.Host, cause)
 }
 func (e *CredentialsError) Unwrap() error { return e.Err }
 
@@ -155,6 +156,9 @@ func (r *Repository) classify(method string, u *url.URL, status int, codes []str
 	}
 	answer := &StatusError{Method: method, URL: redacted(u), Status: status, Codes: codes, Detail: line(detail)}
 	switch status {
+	case http.StatusOK, http.StatusNoContent:
+		// Where anything but the answer of a registry would do: a web server that has one page for every question.
+		answer.Detail += ": no container registry answers at this address"
 	case http.StatusNotFound:
 		// A web server that is no registry answers 404 to the first question, which a registry never does.
 		if strings.TrimSuffix(u.Path, "/") != "/v2" {
