@@ -199,7 +199,8 @@ func openRegistry(env *action.Env) (*registry.Client, error) {
 			UserAgent: userAgent(),
 			Base:      base,
 			Timeout:   30 * time.Second,
-			RetryPost: true, // tokens are asked for with POST
+			RetryPost: true,    // tokens are asked for with POST
+			Buffer:    1 << 20, // manifests and configs whose answers break off are asked for again
 			Debugf:    env.Debugf,
 		}),
 		Insecure: env.List("insecure-registries"),

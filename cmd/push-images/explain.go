@@ -170,6 +170,8 @@ func explainRegistry(env *action.Env, err error) *action.Failure {
 		unreachable *registry.UnreachableError
 		credentials *registry.CredentialsError
 		authority   x509.UnknownAuthorityError
+		outdated    x509.CertificateInvalidError
+		other       x509.HostnameError
 	)
 	switch {
 	case errors.As(err, &denied):
@@ -178,11 +180,15 @@ func explainRegistry(env *action.Env, err error) *action.Failure {
 		return action.Fail(action.Denied, err, "mend the docker configuration, or give registry-username and registry-password")
 	case errors.As(err, &authority):
 		return action.Fail(action.Failed, err, "give the certificate of the registry's authority in the input ca-file")
+	case errors.As(err, &outdated):
+		return action.Fail(action.Failed, err, "have the registry's certificate renewed, and look at the runner's clock")
+	case errors.As(err, &other):
+		return action.Fail(action.Failed, err, "the registry's certificate is of another host: name that one in the input registry, or get a certificate for %s", other.Host)
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return action.Fail(action.Failed, err, "the registry speaks plain http: name it in the input insecure-registries, or give it a certificate")
 	case errors.As(err, &unreachable):
 		return action.Fail(action.Failed, err, "check the input registry, and whether the runner can reach %s", unreachable.Host)
-	case errors.As(err, &status) && strings.HasSuffix(status.URL, "/v2/"):
+	case errors.As(err, &status) && (status.Status < 300 || strings.HasSuffix(status.URL, "/v2/")):
 		return action.Fail(action.Failed, err, "check the input registry: host and port of a container registry")
 	case errors.As(err, &status) && status.Status == http.StatusRequestEntityTooLarge:
 		return action.Fail(action.Failed, err, "a proxy in front of the registry limits the size of a request: raise it, in nginx client_max_body_size 0")

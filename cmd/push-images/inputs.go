@@ -274,7 +274,8 @@ func (in *inputs) openRegistry(env *action.Env) (*registry.Client, error) {
 		o.Transport = transport.New(transport.Options{
 			UserAgent: "flakeship/" + action.Version,
 			Base:      base,
-			RetryPost: true, // a POST opens an upload or asks for a token
+			RetryPost: true,    // a POST opens an upload or asks for a token
+			Buffer:    1 << 20, // manifests and configs whose answers break off are asked for again
 			Debugf:    env.Debugf,
 		})
 	}

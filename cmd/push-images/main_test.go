@@ -67,6 +67,8 @@ func TestStories(t *testing.T) {
 			"noise":    makeNoise,
 			"key":      makeKey,
 			"deniedby": deniedBy,
+			"website":  startWebsite,
+			"untrusty": startUntrusty,
 		},
 	})
 }
@@ -257,7 +259,7 @@ func pull(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// digests FILE FILE NAME: two PushResults have the same digest for an image.
+// digests FILE FILE NAME: two PushResults have the same digest for an image. "! digests" wants two.
 func sameDigests(ts *testscript.TestScript, neg bool, args []string) {
 	var found []string
 	for _, file := range args[:2] {
@@ -269,7 +271,7 @@ func sameDigests(ts *testscript.TestScript, neg bool, args []string) {
 			}
 		}
 	}
-	if len(found) != 2 || found[0] != found[1] {
+	if len(found) != 2 || (found[0] == found[1]) == neg {
 		ts.Fatalf("digests %v", found)
 	}
 }
