@@ -79,6 +79,14 @@ func TestDiff(t *testing.T) {
 	if text != "" || !strings.Contains(log, "diff: 1 unchanged") || !strings.Contains(log, "changed=false") {
 		t.Errorf("%q\n%s", text, log)
 	}
+	// What would be pruned is said, and stays.
+	log, text = diff(t, fmt.Sprintf(configMap, "b", ns, "1"), withPrune)
+	if text != "" || !strings.Contains(log, "pruned      ConfigMap/"+ns+"/a\n") || !strings.Contains(log, "pruned      Deployment/"+ns+"/web\n") || !strings.Contains(log, "changed=true") {
+		t.Errorf("%q\n%s", text, log)
+	}
+	if names := configMaps(t, ns); len(names) != 2 {
+		t.Errorf("ConfigMaps: %v", names)
+	}
 	cmd, _ := command(t, strings.Replace(deployment("web", ns, "web"), "spec:\n", "spec:\n  replica: 2\n", 1), "--mode", "diff")
 	if out, err := cmd.CombinedOutput(); err == nil || err.(*exec.ExitError).ExitCode() != 2 || !strings.Contains(string(out), "nothing was applied") {
 		t.Errorf("%v\n%s", err, out)

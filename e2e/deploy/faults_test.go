@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -129,6 +130,15 @@ func TestBrokenWebhook(t *testing.T) {
 	o.wants(t, 1, "failed calling webhook", "hint: the webhook broken.example.org of the cluster does not answer", "nothing was applied")
 	if n := count(t, "apps/v1", "deployments", ns); n != 0 {
 		t.Errorf("%d Deployments", n)
+	}
+	// One that is only away for a moment, as while its pod is replaced, is waited for.
+	_, log, end := startDeploy(t, fmt.Sprintf(configMap, "a", ns, "1"))
+	time.Sleep(1500 * time.Millisecond)
+	if err := at(t, "admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", "").Delete(t.Context(), ns, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if code := end(); code != 0 {
+		t.Errorf("exit code %d:\n%s", code, log)
 	}
 }
 

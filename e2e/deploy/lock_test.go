@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -47,6 +48,42 @@ func TestLock(t *testing.T) {
 	}
 	if got := value(t, ns, "a"); got != "3" {
 		t.Errorf("a is %s", got)
+	}
+}
+
+// A run that is cancelled while it waits for another ends at once, and leaves the lock whose it is.
+func TestWaitingRunIsCancelled(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	args := []string{"--namespace", ns, "--name", "shop"}
+	_, firstLog, end := startDeploy(t, deployment("slow", ns, "slow-start"), args...)
+	await(t, "the first run has the lock", func() bool { return holder(t, ns, "shop") != "" })
+	first := holder(t, ns, "shop")
+	second, _ := command(t, fmt.Sprintf(configMap, "a", ns, "2"), args...)
+	pipe, err := second.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	for lines := bufio.NewScanner(pipe); lines.Scan(); {
+		fmt.Fprintln(&log, lines.Text())
+		if strings.HasPrefix(lines.Text(), "waiting: another run deploys the set shop") {
+			second.Process.Signal(syscall.SIGTERM)
+			if got := holder(t, ns, "shop"); got != first {
+				t.Errorf("the lock is %q's, not %q's", got, first)
+			}
+		}
+	}
+	second.Wait()
+	outcome{code: second.ProcessState.ExitCode(), log: log.String()}.wants(t, 130, "error: cancelled: the set was still being looked up: ", "hint: run it again")
+	if code := end(); code != 0 {
+		t.Errorf("the first run ended with %d:\n%s", code, firstLog)
+	}
+	if value(t, ns, "a") != "gone" {
+		t.Error("the second run wrote")
 	}
 }
 

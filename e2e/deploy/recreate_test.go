@@ -37,11 +37,18 @@ func TestImmutable(t *testing.T) {
 	for _, tt := range []struct {
 		name, version, resource, before, after, invalid string
 		always                                          bool // refused with permission too
+		wide                                            bool // of no namespace
 	}{
 		{name: "Job", version: "batch/v1", resource: "jobs", before: "spec: {template: {spec: {restartPolicy: Never, containers: [{name: main, image: a}]}}}",
 			after: "spec: {template: {spec: {restartPolicy: Never, containers: [{name: main, image: b}]}}}", invalid: "spec: {backoffLimit: -1, template: {spec: {restartPolicy: Never, containers: [{name: main, image: b}]}}}"},
 		{name: "Deployment", version: "apps/v1", resource: "deployments", before: "spec: {selector: {matchLabels: {app: a}}, " + fmt.Sprintf(template, "a") + "}",
 			after: "spec: {selector: {matchLabels: {app: b}}, " + fmt.Sprintf(template, "b") + "}", invalid: "spec: {replicas: -1, selector: {matchLabels: {app: b}}, " + fmt.Sprintf(template, "b") + "}"},
+		{name: "DaemonSet", version: "apps/v1", resource: "daemonsets", before: "spec: {selector: {matchLabels: {app: c}}, " + fmt.Sprintf(template, "c") + "}",
+			after: "spec: {selector: {matchLabels: {app: d}}, " + fmt.Sprintf(template, "d") + "}", invalid: "spec: {revisionHistoryLimit: -1, selector: {matchLabels: {app: d}}, " + fmt.Sprintf(template, "d") + "}"},
+		{name: "ReplicaSet", version: "apps/v1", resource: "replicasets", before: "spec: {selector: {matchLabels: {app: e}}, " + fmt.Sprintf(template, "e") + "}",
+			after: "spec: {selector: {matchLabels: {app: f}}, " + fmt.Sprintf(template, "f") + "}", invalid: "spec: {replicas: -1, selector: {matchLabels: {app: f}}, " + fmt.Sprintf(template, "f") + "}"},
+		{name: "Pod", version: "v1", resource: "pods", before: "spec: {containers: [{name: main, image: web}]}", after: "spec: {containers: [{name: main, image: web, command: [serve]}]}",
+			invalid: "spec: {containers: [{name: main, image: web, command: [serve], imagePullPolicy: Seldom}]}"},
 		{name: "StatefulSet", version: "apps/v1", resource: "statefulsets", before: "spec: {serviceName: a, selector: {matchLabels: {app: s}}, " + fmt.Sprintf(template, "s") + "}",
 			after: "spec: {serviceName: b, selector: {matchLabels: {app: s}}, " + fmt.Sprintf(template, "s") + "}", invalid: "spec: {serviceName: b, replicas: -1, selector: {matchLabels: {app: s}}, " + fmt.Sprintf(template, "s") + "}"},
 		{name: "Service", version: "v1", resource: "services", before: "spec: {clusterIP: 10.96.7.1, ports: [{port: 80}]}", after: "spec: {clusterIP: 10.96.7.2, ports: [{port: 80}]}",
@@ -50,12 +57,20 @@ func TestImmutable(t *testing.T) {
 		{name: "Secret", version: "v1", resource: "secrets", before: "type: example.org/a", after: "type: example.org/b", invalid: "type: kubernetes.io/tls"},
 		{name: "RoleBinding", version: "rbac.authorization.k8s.io/v1", resource: "rolebindings", before: "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}",
 			after: "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}", invalid: "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Nothing, name: edit}"},
+		{name: "ClusterRoleBinding", version: "rbac.authorization.k8s.io/v1", resource: "clusterrolebindings", wide: true, before: "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}",
+			after: "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}", invalid: "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Nothing, name: edit}"},
+		{name: "StorageClass", version: "storage.k8s.io/v1", resource: "storageclasses", wide: true, before: "provisioner: none.test/a\nparameters: {a: x}",
+			after: "provisioner: none.test/a\nparameters: {a: z}", invalid: "provisioner: none.test/a\nparameters: {a: z}\nvolumeBindingMode: Never"},
 		{name: "PersistentVolumeClaim", version: "v1", resource: "persistentvolumeclaims", always: true,
 			before:  "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}, storageClassName: a}",
 			after:   "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}, storageClassName: b}",
 			invalid: "spec: {accessModes: [Any], resources: {requests: {storage: 1Gi}}, storageClassName: b}"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			ns, id := ns, tt.name+"/"+ns+"/x"
+			if tt.wide {
+				ns, id = "", tt.name+"/x"
+			}
 			head := "apiVersion: " + tt.version + "\nkind: " + tt.name + "\n"
 			deploy(t, head+annotated+tt.before, "--wait=false").wants(t, 0)
 			uid := get(t, tt.version, tt.resource, ns, "x").GetUID()
@@ -69,7 +84,7 @@ func TestImmutable(t *testing.T) {
 			if get(t, tt.version, tt.resource, ns, "x").GetUID() != uid {
 				t.Fatal("it was created again without permission, or for a manifest that is wrong")
 			}
-			deploy(t, head+annotated+tt.after, "--wait=false").wants(t, 0, "recreated   "+tt.name+"/"+ns+"/x", "deployed: 1 recreated")
+			deploy(t, head+annotated+tt.after, "--wait=false").wants(t, 0, "recreated   "+id, "deployed: 1 recreated")
 			if get(t, tt.version, tt.resource, ns, "x").GetUID() == uid {
 				t.Error("it is still the same")
 			}

@@ -165,8 +165,10 @@ func TestKindIsGone(t *testing.T) {
 	})
 	deploy(t, a, args...).wants(t, 0, "1 unchanged")
 
-	definition = strings.Replace(definition, "annotations: {}", "annotations: {flakeship.dev/prune: delete}", 1)
 	deploy(t, a+definition+ship, args...).wants(t, 0, "2 created")
+	deploy(t, a, args...).wants(t, 0, "pruned      Ship/"+ns+"/s", "kept        CustomResourceDefinition/ships.gone.test: a CustomResourceDefinition is deleted only when")
+	definition = strings.Replace(definition, "annotations: {}", "annotations: {flakeship.dev/prune: delete}", 1)
+	deploy(t, a+definition+ship, args...).wants(t, 0, "1 created, 1 configured, 1 unchanged")
 	o := deploy(t, a, args...)
 	o.wants(t, 0, "pruned      Ship/"+ns+"/s")
 	if first, then := strings.Index(o.log, "pruned      Ship/"), strings.Index(o.log, "pruned      CustomResourceDefinition/"); first < 0 || then < first {

@@ -2,8 +2,10 @@ package deployset
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -90,5 +92,18 @@ func TestPruneRace(t *testing.T) {
 				t.Errorf("%+v, %v; left is %q, asked for %v", fates, err, left, r.asked)
 			}
 		})
+	}
+}
+
+// What is deleted and stays, because a finalizer holds it, is an error that says what holds it, when the wait is over.
+func TestPruneIsStuck(t *testing.T) {
+	live := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "a", "uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z",
+		"labels": map[string]any{MemberLabel: "id"}, "finalizers": []any{"test.dev/hold"}}}}
+	s := &Set{ID: "id", cluster: &cluster.Cluster{Dynamic: &racing{live: live}}}
+	fates, err := s.Prune(t.Context(), []Member{{Kind: cluster.Kind{GroupVersionKind: schema.GroupVersionKind{Kind: "Thing"}}, Name: "a", UID: "1"}},
+		PruneOptions{Order: func(schema.GroupKind) int { return 0 }, Wait: 50 * time.Millisecond})
+	var stuck *StuckError
+	if want := "Thing/a was deleted and is still there: its finalizers are test.dev/hold"; !errors.As(err, &stuck) || err.Error() != want || fates[0].Gone {
+		t.Errorf("%v, want %s; %+v", err, want, fates)
 	}
 }

@@ -90,6 +90,9 @@ func TestReadProblems(t *testing.T) {
 	if diff := cmp.Diff(want, texts(e.Problems)); diff != "" {
 		t.Error(diff)
 	}
+	if _, err := Read(context.Background(), []string{"-"}, strings.NewReader("")); err == nil || err.Error() != "-: no Kubernetes object in it" { // a pipe whose program failed
+		t.Errorf("Read: %v", err)
+	}
 	if _, err := Read(context.Background(), []string{"nothing.yaml"}, nil); err == nil || err.Error() != "nothing.yaml: no Kubernetes object in it" {
 		t.Errorf("Read: %v", err)
 	}
