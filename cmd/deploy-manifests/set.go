@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -188,7 +189,38 @@ func (d *deploy) look(ctx context.Context) (err error) {
 		f.Detail = strings.Join(names, "\n")
 		return f
 	}
-	return nil
+	return d.mayPrune(ctx)
+}
+
+// mayPrune refuses to begin what could not be finished: a prune that is not allowed.
+func (d *deploy) mayPrune(ctx context.Context) error {
+	known := map[string]cluster.Rules{} // by namespace
+	var refused apply.Error
+	for _, m := range d.former {
+		if m.Kept != "" {
+			continue
+		}
+		namespace := cmp.Or(m.Namespace, d.cluster.Namespace) // rules for the whole cluster are among those of any
+		if _, asked := known[namespace]; !asked {
+			rules, err := d.cluster.Rules(ctx, namespace)
+			if err != nil {
+				return explainSet(err, d.cluster.Server)
+			}
+			known[namespace] = rules
+		}
+		for _, verb := range []string{"get", "delete"} {
+			if !known[namespace].Allow(verb, m.Kind, m.Name) {
+				missing := cluster.Right{Verb: verb, Resource: m.Kind.Resource, Group: m.Kind.Group, Namespace: m.Namespace}
+				refused.Problems = append(refused.Problems, apply.Problem{ID: m.ID(), At: "to be pruned",
+					Reason: cluster.Diagnosis{Class: cluster.Denied, Text: missing.String(), Missing: &missing}})
+				break
+			}
+		}
+	}
+	if len(refused.Problems) == 0 {
+		return nil
+	}
+	return explainRefused(&refused)
 }
 
 // settle keeps what runs now as the set's next version and deletes what has left it.

@@ -71,6 +71,33 @@ func TestDeniedLater(t *testing.T) {
 	}
 }
 
+// What is to be pruned in the end must be allowed in the beginning.
+func TestPruneDenied(t *testing.T) {
+	ns := namespace(t)
+	kubeconfig, err := cluster.User("keeper")
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{withPrune, "--namespace", ns, "--name", "shop"}
+	deploy(t, fmt.Sprintf(configMap, "a", ns, "1")+fmt.Sprintf(configMap, "b", ns, "1")+fmt.Sprintf(configMap, "c", ns, "1"), args...).wants(t, 0)
+	allow(t, ns, "keeper", rule("", "get list patch create", "configmaps"))
+	with := append(args, "--kubeconfig", kubeconfig)
+	for _, value := range []string{"1", "2"} { // be there something to write or not
+		o := deploy(t, fmt.Sprintf(configMap, "a", ns, value), with...)
+		o.wants(t, 3, "to be pruned: ConfigMap/"+ns+"/b: whoever deploys may not delete configmaps in namespace "+ns, "to be pruned: ConfigMap/"+ns+"/c: ", "nothing was applied",
+			"metadata: {name: flakeship, namespace: "+ns+"}", `- {apiGroups: [""], resources: [configmaps], verbs: [get, list, watch, create, patch, delete]}`)
+		if got := stateOf(t, ns); got != "1 [a b c]" {
+			t.Errorf("there is %s", got)
+		}
+	}
+	deploy(t, fmt.Sprintf(configMap, "a", ns, "2"), append(with, "--prune=false")...).wants(t, 0, "1 configured")
+}
+
+// stateOf is a's value and what else is there.
+func stateOf(t *testing.T, ns string) string {
+	return fmt.Sprint(value(t, ns, "a"), " ", configMaps(t, ns))
+}
+
 // Less than everything is enough: without the right to read, an apply still says truly what it changed, and without the
 // right to see pods a rollout is still waited for.
 func TestFewRights(t *testing.T) {
