@@ -68,6 +68,11 @@ func (a *applier) dryRun(ctx context.Context, it *item) error {
 				continue
 			}
 		}
+		if goneVersion(err) != "" {
+			if settled, err := a.withoutDryRun(ctx, it); err != nil || settled {
+				return err
+			}
+		}
 		switch {
 		case a.mend(it, reason):
 			continue

@@ -43,6 +43,11 @@ func (a *applier) writeOne(ctx context.Context, it *item) error {
 	if err != nil && a.mend(it, cluster.Diagnose(err)) { // scaled since the dry run
 		live, err = a.patch(ctx, it)
 	}
+	for tries := 0; goneVersion(err) != "" && tries < mostVersions; tries++ {
+		if err = a.renew(ctx, it, goneVersion(err)); err == nil {
+			live, err = a.patch(ctx, it)
+		}
+	}
 	if err != nil {
 		return a.fail(it, err, hint(cluster.Diagnose(err)))
 	}
