@@ -106,6 +106,7 @@ type applier struct {
 	kinds   *cluster.Kinds
 	items   []*item
 	coming  coming
+	scalers map[string]string  // autoscalers of the input, by the ID of what they scale
 	absent  map[string][]*item // by name: what the input brings and the cluster had not when last looked up
 
 	mu      sync.Mutex
@@ -335,6 +336,7 @@ func (a *applier) prepare(ctx context.Context) error {
 			return fmt.Errorf("encode %s: %w", it.object.ID(), err)
 		}
 	}
+	a.scalers = scalersOf(a.items)
 	var objects []manifest.Object
 	for _, it := range a.items {
 		objects = append(objects, it.object)

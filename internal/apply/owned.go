@@ -243,6 +243,9 @@ func (a *applier) settle(it *item) error {
 			}
 		}
 	}
+	if err := a.handOver(it); err != nil {
+		return err
+	}
 	it.predecessors = a.inherited(it.live)
 	if it.proven() {
 		it.keep(it.live)
@@ -270,6 +273,41 @@ func (it *item) yieldReplicas(manager string) error {
 	unstructured.RemoveNestedField(it.object.Object, "spec", "replicas")
 	it.change.Message = "spec.replicas is left to " + manager + ", which scaled it"
 	return it.encode()
+}
+
+// handOver keeps spec.replicas, which we own and the manifest no longer has, as it is when an autoscaler of the input is to take it
+// over. Left out, it would fall back to one, and most pods would be gone until the autoscaler notices.
+func (a *applier) handOver(it *item) error {
+	scaler := a.scalers[it.object.ID()]
+	if _, owned, _ := unstructured.NestedFieldNoCopy(ours(it.live).fields, "f:spec", "f:replicas"); scaler == "" || !owned || a.options.Conflicts != Safe {
+		return nil
+	}
+	if _, given, _ := unstructured.NestedFieldNoCopy(it.object.Object, "spec", "replicas"); given {
+		return nil
+	}
+	n, found, _ := unstructured.NestedInt64(it.live.Object, "spec", "replicas")
+	if !found {
+		return nil
+	}
+	it.change.Message = fmt.Sprintf("spec.replicas stays %d until %s sets it", n, scaler)
+	if err := unstructured.SetNestedField(it.object.Object, n, "spec", "replicas"); err != nil {
+		return err
+	}
+	return it.encode()
+}
+
+// scalersOf names the autoscaler of each object that has one among the items, by the object's ID.
+func scalersOf(items []*item) map[string]string {
+	scalers := map[string]string{}
+	for _, it := range items {
+		if it.object.GroupVersionKind().GroupKind() != (schema.GroupKind{Group: "autoscaling", Kind: "HorizontalPodAutoscaler"}) {
+			continue
+		}
+		kind, _, _ := unstructured.NestedString(it.object.Object, "spec", "scaleTargetRef", "kind")
+		name, _, _ := unstructured.NestedString(it.object.Object, "spec", "scaleTargetRef", "name")
+		scalers[kind+"/"+it.object.GetNamespace()+"/"+name] = it.object.ID()
+	}
+	return scalers
 }
 
 // keep plans to leave the object as it is; a hook that failed is run again.
