@@ -360,6 +360,9 @@ func (a *applier) place(it *item, kind cluster.Kind) {
 }
 
 func unknownHint(e *cluster.UnknownKindError) string {
+	if e.Away {
+		return "mend or remove the APIService of that group"
+	}
 	if len(e.Known) > 0 {
 		return "use an apiVersion the server knows"
 	}

@@ -177,6 +177,52 @@ func TestKinds(t *testing.T) {
 	}
 }
 
+// An API group that does not answer keeps nobody from using the others, and is not taken for one that is gone. One that did not
+// answer at first is asked again, once.
+func TestGroupAway(t *testing.T) {
+	const away = `{"kind":"APIGroupDiscoveryList","items":[{"metadata":{"name":"away.test"},"versions":[{"version":"v1","freshness":"Stale"}]},
+		{"metadata":{"name":"going.test"},"versions":[{"version":"v1","freshness":"Stale"}]}, {"metadata":{"name":"coming.test"},"versions":[{"version":"v1","freshness":"Stale"}]},
+		{"metadata":{"name":"apps"},"versions":[{"version":"v1","freshness":"Current","resources":[{"resource":"deployments","responseKind":{"group":"apps","version":"v1","kind":"Deployment"},"scope":"Namespaced"}]}]}]}`
+	asked := map[string]int{}
+	c := open(t, func(w http.ResponseWriter, r *http.Request) {
+		asked[r.URL.Path]++
+		switch r.URL.Path {
+		case "/api":
+			fmt.Fprint(w, `{"kind":"APIGroupDiscoveryList"}`)
+		case "/apis":
+			fmt.Fprint(w, away)
+		case "/apis/coming.test/v1":
+			fmt.Fprint(w, `{"kind":"APIResourceList","resources":[{"name":"things","kind":"Thing","namespaced":true}]}`)
+		case "/apis/away.test/v1":
+			fail(w, 500, "InternalError", "nobody is there")
+		default:
+			fail(w, 404, "NotFound", "no")
+		}
+	})
+	kinds, err := c.Discover(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kinds.Any(t.Context(), schema.GroupKind{Group: "apps", Kind: "Deployment"}); err != nil {
+		t.Error(err)
+	}
+	if kind, err := kinds.Any(t.Context(), schema.GroupKind{Group: "coming.test", Kind: "Thing"}); err != nil || kind.Resource != "things" {
+		t.Errorf("%+v, %v", kind, err)
+	}
+	for group, unknown := range map[string]bool{"away.test": false, "going.test": true, "gone.test": true} {
+		_, find := kinds.Find(t.Context(), schema.GroupVersionKind{Group: group, Version: "v1", Kind: "Thing"})
+		_, any := kinds.Any(t.Context(), schema.GroupKind{Group: group, Kind: "Thing"})
+		for _, err := range []error{find, any} {
+			if err == nil || IsUnknownKind(err) != unknown || strings.Contains(err.Error(), "does not answer") == unknown {
+				t.Errorf("%s: %v", group, err)
+			}
+		}
+		if n := asked["/apis/"+group+"/v1"]; n > 1 {
+			t.Errorf("%s was asked %d times", group, n)
+		}
+	}
+}
+
 // What the server warns of is passed on once.
 func TestWarnings(t *testing.T) {
 	var got []string

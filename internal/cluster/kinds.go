@@ -33,15 +33,28 @@ type Kinds struct {
 	mu         sync.Mutex
 	versions   map[schema.GroupVersion]map[string]Kind // by kind
 	aggregated bool                                    // versions is all there is
+	stale      map[schema.GroupVersion]freshness       // what did not answer the server when it gathered all this
 }
+
+// freshness is what is known of an API version that the server could not ask.
+type freshness int
+
+const (
+	unasked freshness = iota + 1
+	silent            // asked once more, in vain
+)
 
 // UnknownKindError is a kind the server does not know.
 type UnknownKindError struct {
 	schema.GroupVersionKind
 	Known []string // API versions in which the server knows a kind of that name
+	Away  bool     // what serves the group does not answer, so the kind may well exist
 }
 
 func (e *UnknownKindError) Error() string {
+	if e.Away {
+		return fmt.Sprintf("what serves the API group %s does not answer, so the server knows no kind %s in it", e.Group, e.Kind)
+	}
 	s := fmt.Sprintf("the server knows no kind %s in %s", e.Kind, e.GroupVersion())
 	if len(e.Known) > 0 {
 		s += ", only in " + strings.Join(e.Known, " and ")
@@ -61,6 +74,7 @@ type discoveryList struct {
 		Metadata struct{ Name string }
 		Versions []struct {
 			Version   string
+			Freshness string // Stale: what serves it did not answer
 			Resources []struct {
 				Resource     string
 				ResponseKind *schema.GroupVersionKind
@@ -76,7 +90,7 @@ var ErrNotAPIServer = errors.New("it does not answer as an API server does")
 // Discover asks the server what it knows: two requests. They are the first ones, and are not tried again: a server that
 // refuses them is more likely the wrong one than one that restarts.
 func (c *Cluster) Discover(ctx context.Context) (*Kinds, error) {
-	k := &Kinds{cluster: c, versions: map[schema.GroupVersion]map[string]Kind{}}
+	k := &Kinds{cluster: c, versions: map[schema.GroupVersion]map[string]Kind{}, stale: map[schema.GroupVersion]freshness{}}
 	var lists [2]discoveryList
 	group, ctx := errgroup.WithContext(ctx)
 	for i, path := range []string{"/api", "/apis"} {
@@ -100,6 +114,9 @@ func (c *Cluster) Discover(ctx context.Context) (*Kinds, error) {
 			for _, v := range g.Versions {
 				gv := schema.GroupVersion{Group: g.Metadata.Name, Version: v.Version}
 				kinds := map[string]Kind{}
+				if v.Freshness == "Stale" {
+					k.stale[gv] = unasked
+				}
 				for _, r := range v.Resources {
 					if r.ResponseKind != nil {
 						add(kinds, gv, r.ResponseKind.Kind, r.Resource, r.Scope == "Namespaced")
@@ -139,10 +156,37 @@ func (k *Kinds) Find(ctx context.Context, gvk schema.GroupVersionKind) (Kind, er
 		}
 		kind, ok = k.get(gvk)
 	}
+	away := false
+	if !ok && k.aggregated {
+		var err error
+		if away, err = k.freshen(ctx, gvk.GroupVersion()); err != nil {
+			return Kind{}, err
+		}
+		kind, ok = k.get(gvk)
+	}
 	if !ok {
-		return Kind{}, &UnknownKindError{gvk, k.known(gvk.Kind)}
+		return Kind{}, &UnknownKindError{gvk, k.known(gvk.Kind), away}
 	}
 	return kind, nil
+}
+
+// freshen asks for an API version that could not be asked before: of one that is about to go, or has only just come, that is a matter
+// of moments. It reports whether what serves it still does not answer. The error is ctx.Err().
+func (k *Kinds) freshen(ctx context.Context, gv schema.GroupVersion) (away bool, err error) {
+	k.mu.Lock()
+	state := k.stale[gv]
+	k.mu.Unlock()
+	if state == unasked {
+		if k.Refresh(ctx, gv) == nil {
+			state = 0
+		} else {
+			state = silent
+		}
+		k.mu.Lock()
+		k.stale[gv] = state
+		k.mu.Unlock()
+	}
+	return state == silent, ctx.Err()
 }
 
 func (k *Kinds) get(gvk schema.GroupVersionKind) (Kind, bool) {
@@ -201,8 +245,8 @@ func (k *Kinds) Refresh(ctx context.Context, gv schema.GroupVersion) error {
 	return nil
 }
 
-// IsUnknownKind says whether err means that the server does not know a kind.
+// IsUnknownKind says whether err means that the server does not know a kind, and that there are no objects of it.
 func IsUnknownKind(err error) bool {
 	var unknown *UnknownKindError
-	return errors.As(err, &unknown)
+	return errors.As(err, &unknown) && !unknown.Away
 }

@@ -68,18 +68,37 @@ func (k *Kinds) Any(ctx context.Context, gk schema.GroupKind) (Kind, error) {
 			return Kind{}, err
 		}
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	var found []Kind
-	for gv, kinds := range k.versions {
-		if kind, ok := kinds[gk.Kind]; ok && gv.Group == gk.Group {
-			found = append(found, kind)
+	found, stale := k.served(gk)
+	for _, gv := range stale {
+		if len(found) > 0 {
+			break
 		}
+		if away, err := k.freshen(ctx, gv); err != nil {
+			return Kind{}, err
+		} else if away {
+			return Kind{}, &UnknownKindError{GroupVersionKind: gk.WithVersion(""), Away: true}
+		}
+		found, _ = k.served(gk)
 	}
 	if len(found) == 0 {
 		return Kind{}, &UnknownKindError{GroupVersionKind: gk.WithVersion("")}
 	}
 	return slices.MaxFunc(found, func(a, b Kind) int { return version.CompareKubeAwareVersionStrings(a.Version, b.Version) }), nil
+}
+
+// served are all versions of a kind, and those of its group that could not be asked.
+func (k *Kinds) served(gk schema.GroupKind) (found []Kind, stale []schema.GroupVersion) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for gv, kinds := range k.versions {
+		if kind, ok := kinds[gk.Kind]; ok && gv.Group == gk.Group {
+			found = append(found, kind)
+		}
+		if gv.Group == gk.Group && k.stale[gv] != 0 {
+			stale = append(stale, gv)
+		}
+	}
+	return found, stale
 }
 
 // refreshGroup asks for the preferred version of a group; a group that is not served (any more) has none.
