@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/flakeship/flakeship/internal/apply"
 	"github.com/flakeship/flakeship/internal/manifest"
 )
 
@@ -17,6 +18,17 @@ const shortestSecret = 5
 
 // secretName is how variables are named that hold something secret.
 var secretName = regexp.MustCompile(`(?i)(token|secret|passw|passphrase|credential|private|(api|access|signing|ssh|encryption)_?key|(^|_)auth(_|$)|kubeconfig)`)
+
+// withFormer adds the objects as they were: pods of the version before still have its Secrets.
+func withFormer(objects []manifest.Object, changes []apply.Change) []manifest.Object {
+	all := slices.Clone(objects)
+	for _, c := range changes {
+		if c.Before != nil {
+			all = append(all, manifest.Object{Unstructured: c.Before})
+		}
+	}
+	return all
+}
 
 // masker makes a function that puts *** in the place of every value of the objects' Secrets, as text and in base64, and of the
 // step's environment variables whose names say that they are secret. Of several lines each is masked by itself too.
@@ -40,6 +52,9 @@ func masker(objects []manifest.Object, environ []string) func(string) string {
 				add(text)
 				if plain, err := base64.StdEncoding.DecodeString(text); err == nil && field == "data" {
 					add(string(plain))
+				}
+				if field == "stringData" && len(text) >= shortestSecret {
+					add(base64.StdEncoding.EncodeToString([]byte(text)))
 				}
 			}
 		}

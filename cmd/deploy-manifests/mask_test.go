@@ -21,6 +21,7 @@ func TestMasker(t *testing.T) {
 		"login hunter22-and-more failed":     "login *** failed",
 		"hunter22, aHVudGVyMjI=":             "***, ***",
 		"then line two":                      "then ***",
+		"aHVudGVyMjItYW5kLW1vcmU= is data":   "*** is data",
 		"port 5432, in the open, /home/ci":   "port 5432, in the open, /home/ci",
 		"env-secret is what the variable is": "*** is what the variable is",
 		"by somebody-x":                      "by somebody-x",

@@ -72,7 +72,8 @@ func showDiff(ctx context.Context, env *action.Env, in inputs, result *handoff.D
 		return explainSet(err, in.cluster.Server)
 	}
 	set.Mark(in.objects)
-	changes, err := apply.Objects(ctx, in.cluster, in.objects, apply.Options{Conflicts: apply.Policy(env.Text("conflicts")), DryRun: true, ReadOnly: fork, Kinds: kinds, Refuse: set.Refuse, Watched: env.Bool("wait")})
+	changes, err := apply.Objects(ctx, in.cluster, in.objects, apply.Options{Conflicts: apply.Policy(env.Text("conflicts")), DryRun: true, ReadOnly: fork, Kinds: kinds, Refuse: set.Refuse,
+		Mask: masker(in.objects, os.Environ()), Watched: env.Bool("wait")})
 	result.DryRun = true
 	result.Objects = newRollouts(env, in.cluster, nil).deployed(changes)
 	in.noteImages(result.Objects)

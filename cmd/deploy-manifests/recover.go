@@ -66,6 +66,7 @@ func (d *deploy) rollBack(ctx context.Context, r *handoff.Rollback) error {
 	})
 	changes, err := apply.Objects(ctx, d.cluster, again, apply.Options{
 		Conflicts: apply.Policy(d.env.Text("conflicts")),
+		Mask:      d.rollouts.mask,
 		Report: func(c apply.Change) {
 			logChange(d.env, c)
 			if isChange(c.Action) {

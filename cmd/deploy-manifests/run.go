@@ -110,11 +110,13 @@ func (d *deploy) deploy(ctx context.Context) (err error) {
 		Report:    func(c apply.Change) { logChange(d.env, c) },
 		Kinds:     d.kinds,
 		Refuse:    d.set.Refuse,
+		Mask:      d.rollouts.mask,
 		Watched:   d.env.Bool("wait"),
 		Begin:     d.beforeWriting,
 		Await:     d.rollouts.wait,
 	})
 	d.changes = changes
+	d.rollouts.mask = masker(withFormer(d.objects, changes), os.Environ())
 	for _, c := range changes {
 		d.result.Changed = d.result.Changed || isChange(c.Action)
 	}

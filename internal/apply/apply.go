@@ -46,6 +46,8 @@ type Options struct {
 	Workers   int          // requests in flight; zero: 16, which is where an API server with default limits stops getting faster
 	Report    func(Change) // gets each object that was written, as soon as it is; calls do not overlap
 
+	Mask func(string) string // is applied to what the server says is wrong with an object; nil: it may be shown as it is
+
 	Watched bool // workloads will be watched once they are written: the right to do so is asked for before
 
 	Kinds *cluster.Kinds // what the server knows; nil: it is asked
@@ -275,6 +277,9 @@ func (a *applier) fail(it *item, err error, hint string) error {
 }
 
 func (a *applier) refuse(it *item, reason cluster.Diagnosis, hint string) {
+	if a.options.Mask != nil {
+		reason.Text = a.options.Mask(reason.Text)
+	}
 	p := problem(it.object, reason)
 	p.Hint = hint
 	a.mu.Lock()
@@ -331,6 +336,9 @@ func (a *applier) prepare(ctx context.Context) error {
 				break
 			}
 			a.refuse(it, cluster.Diagnosis{Class: cluster.Invalid, Text: err.Error()}, unknownHint(unknown))
+		}
+		if field := notText(it.object.Unstructured); field != "" { // the server would quote it
+			a.refuse(it, cluster.Diagnosis{Class: cluster.Invalid, Text: field + " is not text"}, "put the value in quotes")
 		}
 		if err := it.encode(); err != nil {
 			return fmt.Errorf("encode %s: %w", it.object.ID(), err)

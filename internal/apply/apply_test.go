@@ -250,6 +250,20 @@ func TestLastingFaults(t *testing.T) {
 	}
 }
 
+// What the server says of an object is masked before anything else becomes of it.
+func TestMask(t *testing.T) {
+	s := newServer(t, func(n int, r *http.Request) (int, string) {
+		if r.Method == "PATCH" {
+			return 422, "hunter22 is too weak"
+		}
+		return 0, ""
+	})
+	changes, err := Objects(t.Context(), s.open(t), decode(t, configMaps("1", "a")), Options{Mask: strings.NewReplacer("hunter22", "***").Replace})
+	if err == nil || err.Error() != "m.yaml:2: ConfigMap/n/a: x: *** is too weak" || changes[0].Message != "x: *** is too weak" {
+		t.Errorf("%v, %+v", err, changes)
+	}
+}
+
 // An object that was deleted to be created again, and then cannot be, is told as something that was written.
 func TestRecreateFails(t *testing.T) {
 	s := newServer(t, func(n int, r *http.Request) (int, string) {

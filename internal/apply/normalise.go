@@ -2,6 +2,8 @@ package apply
 
 import (
 	"encoding/base64"
+	"maps"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -86,6 +88,22 @@ func secretData(secret map[string]any) {
 	if len(data) > 0 {
 		secret["data"] = data
 	}
+}
+
+// notText names a value of a Secret that YAML takes for a number or the like; empty: there is none.
+func notText(o *unstructured.Unstructured) string {
+	if !secretKind(o) {
+		return ""
+	}
+	for _, field := range []string{"data", "stringData"} {
+		values, _ := o.Object[field].(map[string]any)
+		for _, key := range slices.Sorted(maps.Keys(values)) {
+			if _, ok := values[key].(string); !ok && values[key] != nil {
+				return field + "." + key
+			}
+		}
+	}
+	return ""
 }
 
 // defaultProtocol fills in the protocol of ports. It is part of their key, and older servers take two ports apart by the

@@ -50,6 +50,21 @@ func TestNormalise(t *testing.T) {
 	}
 }
 
+// A value of a Secret that is no text is named, and not shown.
+func TestNotText(t *testing.T) {
+	for text, want := range map[string]string{
+		`{apiVersion: v1, kind: Secret, metadata: {name: x}, stringData: {a: x, c: 1, b: true}}`:  "stringData.b",
+		`{apiVersion: v1, kind: Secret, metadata: {name: x}, data: {a: 1.5}, stringData: {a: 1}}`: "data.a",
+		`{apiVersion: v1, kind: Secret, metadata: {name: x}, data: {a: AA==, b: null}}`:           "",
+		`{apiVersion: v1, kind: Secret, metadata: {name: x}, data: [1]}`:                          "",
+		`{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: {a: 1}}`:                    "",
+	} {
+		if got := notText(decode(t, text)[0].Unstructured); got != want {
+			t.Errorf("notText(%s) = %q, want %q", text, got, want)
+		}
+	}
+}
+
 // Whatever is needed comes before what needs it.
 func TestStages(t *testing.T) {
 	order := decode(t, `

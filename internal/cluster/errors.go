@@ -162,7 +162,11 @@ func fromCauses(causes []metav1.StatusCause) (text string, class Class) {
 		if !immutable.MatchString(cause.Message) {
 			class = Invalid
 		}
-		parts = append(parts, cause.Field+": "+dump.ReplaceAllString(cause.Message, ""))
+		text := dump.ReplaceAllString(cause.Message, "")
+		if cause.Field != "" { // a policy's refusal is about the whole object
+			text = cause.Field + ": " + text
+		}
+		parts = append(parts, text)
 	}
 	return strings.Join(parts, "; "), class
 }

@@ -33,6 +33,8 @@ func TestDiagnose(t *testing.T) {
 			Diagnosis{Class: Absent, Text: `namespaces "nope" not found`}},
 		{"invalid", `{"status":"Failure","message":"Deployment.apps \"x\" is invalid: [spec.selector: Required value, ...]","reason":"Invalid","details":{"name":"x","group":"apps","kind":"Deployment","causes":[{"reason":"FieldValueRequired","message":"Required value","field":"spec.selector"},{"reason":"FieldValueInvalid","message":"Invalid value: null: does not match","field":"spec.template.metadata.labels"}]},"code":422}`,
 			Diagnosis{Class: Invalid, Text: "spec.selector: Required value; spec.template.metadata.labels: Invalid value: null: does not match"}},
+		{"a policy", `{"status":"Failure","message":"secrets \"x\" is forbidden: m","reason":"Invalid","details":{"causes":[{"message":"ValidatingAdmissionPolicy 'p' with binding 'b' denied request: too weak"}]},"code":422}`,
+			Diagnosis{Class: Invalid, Text: "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: too weak"}},
 		{"immutable", `{"status":"Failure","message":"Job.batch \"j\" is invalid: spec.template: Invalid value: {\"a\":{}}: field is immutable","reason":"Invalid","details":{"causes":[{"reason":"FieldValueInvalid","message":"Invalid value: {\"a\":{\"b: c\":null}}: field is immutable","field":"spec.template"}]},"code":422}`,
 			Diagnosis{Class: Immutable, Text: "spec.template: field is immutable"}},
 		{"immutable, and wrong besides", `{"status":"Failure","message":"m","reason":"Invalid","details":{"causes":[{"message":"Invalid value: {}: field is immutable","field":"spec.template"},{"message":"Required value","field":"spec.x"}]},"code":422}`,
