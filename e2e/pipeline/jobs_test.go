@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flakeship/flakeship/e2e/pipeline"
+	"github.com/flakeship/flakeship/e2e/pipeline/pipelinetest"
 	"github.com/flakeship/flakeship/e2e/runner"
 	"github.com/flakeship/flakeship/internal/handoff"
 )
@@ -17,7 +18,7 @@ import (
 // TestJobs is about what lies between the steps: documents that go from job to job, jobs that have nothing to do, failed steps
 // and cancelled ones.
 func TestJobs(t *testing.T) {
-	p := start(t)
+	p := pipelinetest.Start(t)
 	shipOnce(t, p, runner.Gitea)
 	for _, r := range runner.All {
 		t.Run(string(r), func(t *testing.T) {
@@ -138,7 +139,7 @@ func shipMatrix(t *testing.T, p *pipeline.Pipeline, r runner.Runner) *pipeline.R
 	t.Helper()
 	run, err := p.ShipAs(t.Context(), r, func(j *runner.Job) {
 		j.Artifacts = true
-		keepSteps(t, j)
+		pipelinetest.Keep(t, j)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +179,7 @@ func checkSaid(t *testing.T, p *pipeline.Pipeline, run *pipeline.Run) {
 		file, says string
 		least      int
 	}{{"output", "push-result-json", 7}, {"summary", "| image |", 7}, {"report", "<title>", 7}} {
-		files, found := kept(t, run.Dir, want.file), false
+		files, found := pipelinetest.Kept(t, run, want.file), false
 		for _, text := range files {
 			found = found || strings.Contains(text, want.says)
 		}

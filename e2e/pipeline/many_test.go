@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/flakeship/flakeship/e2e/pipeline"
+	"github.com/flakeship/flakeship/e2e/pipeline/pipelinetest"
 	"github.com/flakeship/flakeship/e2e/runner"
 	"github.com/flakeship/flakeship/internal/handoff"
 )
@@ -25,7 +26,7 @@ func testMany(t *testing.T, p *pipeline.Pipeline) {
 	for _, r := range []runner.Runner{runner.GiteaAct, runner.Gitea, runner.Act} {
 		t.Run(string(r), func(t *testing.T) {
 			workflow(t, p, "many", nil)
-			run, err := p.ShipAs(t.Context(), r, func(j *runner.Job) { keepSteps(t, j) })
+			run, err := p.ShipAs(t.Context(), r, func(j *runner.Job) { pipelinetest.Keep(t, j) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -42,7 +43,7 @@ func testMany(t *testing.T, p *pipeline.Pipeline) {
 			if text, err := handoff.Seal(run.Plan); err != nil || len(text) <= 64<<10 {
 				t.Errorf("the plan has %d bytes: this proves nothing; %v", len(text), err)
 			}
-			outputs := kept(t, run.Dir, "output")
+			outputs := pipelinetest.Kept(t, run, "output")
 			if len(outputs) != 4 {
 				t.Errorf("%d steps had outputs", len(outputs))
 			}

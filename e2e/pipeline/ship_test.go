@@ -11,31 +11,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/flakeship/flakeship/e2e/pipeline"
+	"github.com/flakeship/flakeship/e2e/pipeline/pipelinetest"
 	"github.com/flakeship/flakeship/e2e/runner"
 	"github.com/flakeship/flakeship/internal/handoff"
 )
 
 // The monorepo's seven images; every family is among them.
 var images = []string{"agent", "api", "migrate", "queue", "report", "web", "worker"}
-
-func start(t *testing.T) *pipeline.Pipeline {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "flakeship-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := pipeline.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	p, err := pipeline.Start(t.Context(), pipeline.Options{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
-	return p
-}
 
 func shipOnce(t *testing.T, p *pipeline.Pipeline, r runner.Runner) *pipeline.Run {
 	t.Helper()
@@ -53,7 +35,7 @@ func shipOnce(t *testing.T, p *pipeline.Pipeline, r runner.Runner) *pipeline.Run
 func TestThreeRuns(t *testing.T) {
 	for _, r := range runner.All {
 		t.Run(string(r), func(t *testing.T) {
-			p := start(t)
+			p := pipelinetest.Start(t)
 
 			first := shipOnce(t, p, r)
 			if diff := cmp.Diff(images, names(first.Push)); diff != "" {

@@ -2,7 +2,6 @@ package report_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,65 +12,26 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/flakeship/flakeship/e2e/pipeline"
+	"github.com/flakeship/flakeship/e2e/pipeline/pipelinetest"
 	"github.com/flakeship/flakeship/e2e/runner"
 	"github.com/flakeship/flakeship/internal/handoff"
 )
 
-// keeper is the shell of every step: the real one, and a copy of the summary and the page it leaves, before the runner takes them away.
-const keeper = `#!/bin/sh
-%[1]q "$@"
-code=$?
-if [ -s "$GITHUB_STEP_SUMMARY" ]; then cp "$GITHUB_STEP_SUMMARY" %[2]q/$$.md; fi
-if [ -s report.html ]; then cp report.html %[2]q/report.html; fi
-exit $code
-`
-
-// keep makes a job's steps run in keeper; the returned function gives the summaries they left.
-func keep(t *testing.T, j *runner.Job) (summaries func() []string, page string) {
-	t.Helper()
-	bash, err := exec.LookPath("bash")
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin, kept := filepath.Join(j.Dir, "bin"), filepath.Join(j.Dir, "kept")
-	for _, dir := range []string{bin, kept} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(bin, "bash"), fmt.Appendf(nil, keeper, bash, kept), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	j.Env["PATH"] = bin + ":" + os.Getenv("PATH")
-	return func() (texts []string) {
-		files, _ := filepath.Glob(filepath.Join(kept, "*.md")) // the pattern is a good one
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			texts = append(texts, string(text))
-		}
-		return texts
-	}, filepath.Join(kept, "report.html")
-}
-
 // ship runs a workflow of the monorepo and returns the one summary it left.
-func ship(t *testing.T, p *pipeline.Pipeline, r runner.Runner, change func(*runner.Job)) (run *pipeline.Run, summary, page string) {
+func ship(t *testing.T, p *pipeline.Pipeline, r runner.Runner, change func(*runner.Job)) (run *pipeline.Run, summary string) {
 	t.Helper()
-	var summaries func() []string
 	run, err := p.ShipAs(t.Context(), r, func(j *runner.Job) {
-		summaries, page = keep(t, j)
+		pipelinetest.Keep(t, j)
 		change(j)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	texts := summaries()
+	texts := pipelinetest.Kept(t, run, "summary")
 	if len(texts) != 1 {
 		t.Fatalf("%d summaries: %q\nlog:\n%s", len(texts), texts, run.Result.Log)
 	}
-	return run, texts[0], page
+	return run, texts[0]
 }
 
 func wants(t *testing.T, what, text string, patterns ...string) {
@@ -86,20 +46,7 @@ func wants(t *testing.T, what, text string, patterns ...string) {
 // The root action in the real runners: one summary for the whole pipeline, the page that each step adds its part to, where it stopped
 // when it did, and the workflow of the guide on a pull request from a fork.
 func TestRootAction(t *testing.T) {
-	dir, err := os.MkdirTemp("", "flakeship-report-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := pipeline.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	p, err := pipeline.Start(t.Context(), pipeline.Options{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
+	p := pipelinetest.Start(t)
 	text, err := os.ReadFile(filepath.Join(p.Repo, p.Workflow))
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +56,7 @@ func TestRootAction(t *testing.T) {
 		t.Fatal(err)
 	}
 	none := func(*runner.Job) {}
-	if first, _, _ := ship(t, p, runner.Gitea, none); first.ExitCode != 0 {
+	if first, _ := ship(t, p, runner.Gitea, none); first.ExitCode != 0 {
 		t.Fatalf("exit code %d, log:\n%s", first.ExitCode, first.Result.Log)
 	}
 
@@ -117,7 +64,7 @@ func TestRootAction(t *testing.T) {
 		if err := p.Edit("services/web/www/index.html", "Welcome", "Hello"); err != nil {
 			t.Fatal(err)
 		}
-		run, summary, page := ship(t, p, runner.Gitea, none)
+		run, summary := ship(t, p, runner.Gitea, none)
 		if run.ExitCode != 0 {
 			t.Fatalf("exit code %d, log:\n%s", run.ExitCode, run.Result.Log)
 		}
@@ -127,6 +74,13 @@ func TestRootAction(t *testing.T) {
 			`^\[The log of this run\]\(http://forge.test/example/monorepo/actions/runs/1\)$`, `^### deploy-manifests$`)
 		wants(t, "the log", run.Result.Log, `\| image +found +built +pushed +deployed +seconds$`, `\| web +missing +built, copied +[0-9.]+ KiB, sha256:[0-9a-f]{12} +Deployment/shop/web configured and ready +[0-9.]+$`)
 
+		pages, page := pipelinetest.Kept(t, run, "report"), filepath.Join(t.TempDir(), "report.html")
+		if len(pages) == 0 {
+			t.Fatal("there is no page")
+		}
+		if err := os.WriteFile(page, []byte(pages[len(pages)-1]), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		ctx := browser(t)
 		if err := chromedp.Do(ctx, chromedp.EmulateViewport(1280, 900), chromedp.Navigate("file://"+page)); err != nil {
 			t.Fatal(err)
@@ -152,7 +106,7 @@ func TestRootAction(t *testing.T) {
 		if err := p.Write("services/report/note.txt", "without its program"); err != nil {
 			t.Fatal(err)
 		}
-		run, summary, _ := ship(t, p, runner.Act, none)
+		run, summary := ship(t, p, runner.Act, none)
 		if run.ExitCode == 0 {
 			t.Error("the run is green")
 		}
@@ -197,7 +151,7 @@ func testFork(t *testing.T, p *pipeline.Pipeline) {
 	}
 	const payload = "../../internal/action/testdata/gitea-fork.json"
 	for _, r := range runner.All {
-		run, summary, _ := ship(t, p, r, func(j *runner.Job) {
+		run, summary := ship(t, p, r, func(j *runner.Job) {
 			j.Workflow, j.EventName, j.Event = ".gitea/workflows/check.yaml", "pull_request", event(t, payload)
 			j.Secrets = map[string]string{}
 		})

@@ -1,4 +1,4 @@
-package pipeline_test
+package pipelinetest
 
 import (
 	"fmt"
@@ -7,23 +7,24 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/flakeship/flakeship/e2e/pipeline"
 	"github.com/flakeship/flakeship/e2e/runner"
 )
 
 // keepScript is the shell of every step: the real one, and a copy of what the step has told others, before the runner masks it,
-// takes it in and throws it away.
+// takes it in and throws it away. Names of the copies are in the order of time.
 const keepScript = `#!/bin/sh
 %[1]q "$@"
 code=$?
 for kept in "output $GITHUB_OUTPUT" "summary $GITHUB_STEP_SUMMARY" "report report.html"; do
 	file=${kept#* }
-	if [ -s "$file" ]; then cp "$file" %[2]q/$$.${kept%%%% *}; fi
+	if [ -s "$file" ]; then cp "$file" %[2]q/$(date +%%s%%N).$$.${kept%%%% *}; fi
 done
 exit $code
 `
 
-// keepSteps makes the job's steps run in keepScript.
-func keepSteps(t *testing.T, j *runner.Job) {
+// Keep has everything kept that the job's steps tell others, for Kept.
+func Keep(t *testing.T, j *runner.Job) {
 	t.Helper()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
@@ -41,10 +42,10 @@ func keepSteps(t *testing.T, j *runner.Job) {
 	j.Env["PATH"] = bin + ":" + os.Getenv("PATH")
 }
 
-// kept are the texts of one kind that steps of a job with keepSteps have told: output, summary or report.
-func kept(t *testing.T, dir, kind string) (texts []string) {
+// Kept are the texts of one kind that steps of a job with Keep have told, in the order of time: output, summary or report.
+func Kept(t *testing.T, run *pipeline.Run, kind string) (texts []string) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "kept", "*."+kind))
+	files, err := filepath.Glob(filepath.Join(run.Dir, "kept", "*."+kind))
 	if err != nil {
 		t.Fatal(err)
 	}
