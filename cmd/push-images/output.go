@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -11,13 +13,14 @@ import (
 	"github.com/flakeship/flakeship/internal/handoff"
 )
 
-// report says what becomes of the images: a line for each that was sent or has failed, as soon as that is known, and all of
-// them in a table at the end.
+// report says what becomes of the images: a line for each that was sent or has failed, as soon as that is known, and in the end where
+// those that were sent are. What the registry had is only counted; the step summary has all of them.
 type report struct {
 	env    *action.Env
 	dryRun bool
 	width  int // of the longest name
 	took   map[string]time.Duration
+	failed []string // names, in the order they failed
 }
 
 func newReport(env *action.Env, in inputs) *report {
@@ -28,12 +31,23 @@ func newReport(env *action.Env, in inputs) *report {
 	return r
 }
 
+// maxFailures is how many images are told of that failed; what they have in common is said once more, as an error.
+const maxFailures = 10
+
 // done is told of each image, one at a time.
 func (r *report) done(p handoff.PushedImage, took time.Duration) {
 	r.took[p.Name] = took
-	if p.State != handoff.PushUnchanged {
-		r.env.Infof("%-*s  %-9s  %s", r.width, p.Name, r.state(p.State), line(p, took))
+	text := line(p, took)
+	switch p.State {
+	case handoff.PushUnchanged:
+		return
+	case handoff.PushFailed:
+		if r.failed = append(r.failed, p.Name); len(r.failed) > maxFailures {
+			return
+		}
+		text = p.Error
 	}
+	r.env.Infof("%-*s  %-9s  %s", r.width, p.Name, r.state(p.State), text)
 }
 
 // state is what is said of an image; a dry run uploads nothing.
@@ -44,12 +58,25 @@ func (r *report) state(s handoff.PushState) string {
 	return string(s)
 }
 
+// line says how an image got there.
 func line(p handoff.PushedImage, took time.Duration) string {
-	if p.State == handoff.PushFailed {
-		return p.Error
+	var parts []string
+	for _, l := range []struct {
+		n    int
+		what string
+	}{{p.Layers.Reused, "reused"}, {p.Layers.Mounted, "mounted"}, {p.Layers.Uploaded, "uploaded"}} {
+		if l.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", l.n, l.what))
+		}
 	}
-	l := p.Layers
-	return fmt.Sprintf("layers: %d reused, %d mounted, %d uploaded; %s, %.1f s", l.Reused, l.Mounted, l.Uploaded, action.Size(p.Uploaded), took.Seconds())
+	how := "layers: " + strings.Join(parts, ", ")
+	switch {
+	case len(parts) == 0 && len(p.Systems) > 1:
+		how = "index of " + strings.Join(p.Systems, ", ")
+	case len(parts) == 0:
+		how = "no layers"
+	}
+	return fmt.Sprintf("%s; %s, %.1f s", how, action.Size(p.Uploaded), took.Seconds())
 }
 
 // write gives the PushResult to the log, the step summary, the hand-over file and the outputs.
@@ -83,11 +110,11 @@ func (r *report) write(result *handoff.PushResult, took time.Duration) error {
 	} else {
 		closing += fmt.Sprintf("; %s sent", action.Size(sent))
 	}
-	// A runner folds it; elsewhere it is left out when there is nothing to tell.
-	if len(result.Images) > 0 && (r.env.InRunner() || counts[handoff.PushUnchanged] < len(result.Images)) {
-		end := r.env.Group("images")
-		r.env.Infof("%s", r.table(result))
-		end()
+	if n := len(r.failed) - maxFailures; n > 0 && counts[handoff.PushFailed] > 0 {
+		r.env.Infof("and %d more failed: %s", n, action.Names(r.failed[maxFailures:]))
+	}
+	if counts[handoff.PushUploaded] > 0 {
+		r.tellWhere(result)
 	}
 	r.env.Infof("%s, in %.1f s", closing, took.Seconds())
 	r.env.Summary(r.summary(result, closing), "")
@@ -99,7 +126,54 @@ func (r *report) write(result *handoff.PushResult, took time.Duration) error {
 	)
 }
 
-// columns are those of the table in the log and of the one in the step summary.
+// tellWhere lists the images that were sent, with what deploys and people name them by. The prefix and the tags all have are said once.
+func (r *report) tellWhere(result *handoff.PushResult) {
+	where := cmp.Or(result.Registry, r.env.Text("oci-layout"))
+	title := "images in " + where
+	if r.dryRun {
+		title = "images that would be in " + where
+	}
+	names := map[handoff.PushState][]string{}
+	var there, sent []handoff.PushedImage
+	for _, p := range result.Images {
+		names[p.State] = append(names[p.State], p.Name)
+		if p.State == handoff.PushUploaded || p.State == handoff.PushUnchanged {
+			there = append(there, p)
+		}
+		if p.State == handoff.PushUploaded {
+			sent = append(sent, p)
+		}
+	}
+	shared := sharedTags(there)
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, p := range sent {
+		tags := slices.DeleteFunc(slices.Clone(p.Tags), func(tag string) bool { return slices.Contains(shared, tag) })
+		fmt.Fprintf(w, "  %s\t%s\t%.19s\n", p.Name, strings.Join(tags, " "), p.Digest)
+	}
+	w.Flush() // into memory
+	if len(shared) > 0 {
+		fmt.Fprintf(&b, "  each is also %s\n", strings.Join(shared, ", "))
+	}
+	if same := names[handoff.PushUnchanged]; len(same) > 0 {
+		fmt.Fprintf(&b, "  unchanged: %s\n", action.Names(same))
+	}
+	end := r.env.Group(title)
+	r.env.Infof("%s", b.String())
+	end()
+}
+
+// sharedTags are the tags that each of several images has, beside its first, which is its own.
+func sharedTags(images []handoff.PushedImage) []string {
+	if len(images) < 2 || len(images[0].Tags) == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(images[0].Tags[1:]), func(tag string) bool {
+		return slices.ContainsFunc(images, func(p handoff.PushedImage) bool { return !slices.Contains(p.Tags, tag) })
+	})
+}
+
+// columns are those of the table in the step summary, which has every image.
 var columns = []string{"image", "state", "tags", "digest", "reused", "mounted", "uploaded", "sent", "seconds"}
 
 func (r *report) row(p handoff.PushedImage) []string {
@@ -108,17 +182,6 @@ func (r *report) row(p handoff.PushedImage) []string {
 		fmt.Sprint(p.Layers.Reused), fmt.Sprint(p.Layers.Mounted), fmt.Sprint(p.Layers.Uploaded), action.Size(p.Uploaded),
 		fmt.Sprintf("%.1f", r.took[p.Name].Seconds()),
 	}
-}
-
-func (r *report) table(result *handoff.PushResult) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, strings.Join(columns, "\t"))
-	for _, p := range result.Images {
-		fmt.Fprintln(w, strings.Join(r.row(p), "\t"))
-	}
-	w.Flush() // into memory
-	return b.String()
 }
 
 func (r *report) summary(result *handoff.PushResult, closing string) string {
