@@ -26,6 +26,7 @@ type attester struct {
 	kinds    []string    // of attestations: provenance, sbom
 	builds   map[string]attest.Build
 	closures map[string]handoff.StorePath // what is known of store paths
+	merged   map[string][]string          // store paths whose files an archive has in its root, by image
 }
 
 // unsignedError is an image that is to be signed and must not be: nobody knows here what it is.
@@ -55,7 +56,7 @@ func readAttester(env *action.Env, results []*handoff.BuildResult) (*attester, e
 		}
 	}
 	if slices.Contains(a.kinds, "sbom") {
-		if a.closures, err = readClosures(results); err != nil {
+		if a.closures, a.merged, err = readClosures(results); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -143,16 +144,11 @@ func (a *attester) attestation(subject attest.Subject, predicateType string, s p
 	case attest.ProvenanceType:
 		predicate = attest.Provenance(a.builds[buildKey(s.Image.Name, s.Image.System)])
 	default:
-		paths, err := s.Content.StorePaths()
+		paths, gaps, err := a.contents(s)
 		if err != nil {
 			return push.Attached{}, err
 		}
-		var packages []attest.StorePath
-		for _, p := range paths {
-			known := a.closures[p]
-			packages = append(packages, attest.StorePath{Path: p, NarHash: known.NarHash, References: known.References})
-		}
-		predicate = attest.SPDX(subject, action.Version, packages, time.Now())
+		predicate = attest.SPDX(subject, action.Version, paths, gaps, time.Now())
 	}
 	made := push.Attached{
 		MediaType:   attest.StatementType,
@@ -199,25 +195,4 @@ func builds(env *action.Env, results []*handoff.BuildResult) map[string]attest.B
 		}
 	}
 	return all
-}
-
-// readClosures reads what nix-build-images wrote down of the images' closures.
-func readClosures(results []*handoff.BuildResult) (map[string]handoff.StorePath, error) {
-	all := map[string]handoff.StorePath{}
-	for _, r := range results {
-		if r.Closures == "" {
-			if slices.ContainsFunc(r.Images, func(b handoff.BuiltImage) bool { return b.State != handoff.BuildSkipped }) {
-				return nil, errors.New("input attest: the BuildResult lists no closures for the SBOM: give nix-build-images the input attest as well")
-			}
-			continue
-		}
-		paths, err := handoff.ReadClosures(r.Closures)
-		if err != nil {
-			return nil, fmt.Errorf("input attest: %w", err)
-		}
-		for _, p := range paths {
-			all[p.Path] = p
-		}
-	}
-	return all, nil
 }

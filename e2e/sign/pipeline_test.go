@@ -24,7 +24,10 @@ const flake = `{
   outputs = { self }:
     let
       lib = system: import ./lib { inherit system; tools = ./tools; };
-      api = system: (lib system).dockerTools.buildImage { name = "api"; config.Entrypoint = [ "${(lib system).busybox}/bin/sh" "-c" "true" ]; };
+      # Nothing refers to it, so that only its file is in the image.
+      app = system: (lib system).runCommand "app-1.2" { } "mkdir -p $out/bin; echo app > $out/bin/app";
+      base = system: (lib system).dockerTools.buildImage { name = "base"; config.Env = [ "INSIDE=${(lib system).writeText "named-0.1" "named"}" ]; };
+      api = system: (lib system).dockerTools.buildImage { name = "api"; fromImage = base system; copyToRoot = [ (app system) ]; config.Entrypoint = [ "${(lib system).busybox}/bin/sh" "-c" "true" ]; };
       web = system: (lib system).dockerTools.streamLayeredImage { name = "web"; contents = [ (lib system).busybox ]; };
     in
     {
@@ -109,6 +112,7 @@ func TestPipelineSignsAndAttests(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkSPDX(t, sbom, len(statement.Predicate.Packages))
+		checkComplete(t, sbom, strings.Contains(reference, "/api@"))
 		if !strings.Contains(sbom, "-busybox") {
 			t.Errorf("the SBOM of %s lacks busybox:\n%s", reference, sbom)
 		}
@@ -121,6 +125,40 @@ func TestPipelineSignsAndAttests(t *testing.T) {
 		}
 	}
 	server.Check(t)
+}
+
+// checkComplete wants everything that is in an image to be described, with hash and references; of the image api also what its base
+// image has, and the application that was copied to its root.
+func checkComplete(t *testing.T, sbom string, api bool) {
+	t.Helper()
+	var statement struct {
+		Predicate struct {
+			Comment  string
+			Packages []struct {
+				Name, VersionInfo, Comment, PackageFileName string
+				Checksums                                   []struct{ ChecksumValue string }
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(sbom), &statement); err != nil {
+		t.Fatal(err)
+	}
+	if statement.Predicate.Comment != "" {
+		t.Errorf("the SBOM says %s", statement.Predicate.Comment)
+	}
+	found := map[string]bool{}
+	for _, p := range statement.Predicate.Packages {
+		if len(p.Checksums) != 1 || len(p.Checksums[0].ChecksumValue) != 64 {
+			t.Errorf("package %+v has no checksum", p)
+		}
+		found[p.Name+" "+p.VersionInfo] = true
+		if copied := p.Comment != ""; copied != (p.Name == "app") {
+			t.Errorf("package %+v", p)
+		}
+	}
+	if api && !(found["app 1.2"] && found["named 0.1"]) {
+		t.Errorf("the SBOM of api has the packages %v", found)
+	}
 }
 
 // repository is a git repository of flake, with what it needs of the example monorepo.

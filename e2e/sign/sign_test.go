@@ -125,7 +125,7 @@ const (
 	appPath = "/nix/store/1123456789abcdfghijklmnpqrsvwxyz-api"
 )
 
-// archive writes an image of one layer with two store paths.
+// archive writes an image of one layer with two store paths, and a file that is of neither.
 func (w *world) archive(arch string) string {
 	w.t.Helper()
 	members := func(files ...[2]string) []byte {
@@ -142,7 +142,7 @@ func (w *world) archive(arch string) string {
 		}
 		return b.Bytes()
 	}
-	layer := members([2]string{"." + libPath + "/lib.so", arch}, [2]string{"." + appPath + "/bin/api", "an application"})
+	layer := members([2]string{"." + libPath + "/lib.so", arch}, [2]string{"." + appPath + "/bin/api", "an application"}, [2]string{"./etc/motd", "hello"})
 	config := fmt.Sprintf(`{"architecture":%q,"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:%x"]}}`, arch, sha256.Sum256(layer))
 	image := members([2]string{"l/layer.tar", string(layer)}, [2]string{"c.json", config},
 		[2]string{"manifest.json", `[{"Config":"c.json","Layers":["l/layer.tar"]}]`})
@@ -221,7 +221,8 @@ func TestCosignAcceptsWhatIsSigned(t *testing.T) {
 		}
 		checkProvenance(t, provenance)
 		sbom := w.attested(public, reference, "spdxjson")
-		for _, part := range []string{`"SPDX-2.3"`, libPath, `"name":"openssl"`, `"versionInfo":"3.0.1"`, strings.Repeat("cd", 32), `"DEPENDS_ON"`} {
+		for _, part := range []string{`"SPDX-2.3"`, libPath, `"name":"openssl"`, `"versionInfo":"3.0.1"`, strings.Repeat("cd", 32), `"DEPENDS_ON"`,
+			"Not described: 1 file outside of the Nix store in layer 1 of 1 (sha256:"} {
 			if !strings.Contains(sbom, part) {
 				t.Errorf("the SBOM lacks %s:\n%s", part, sbom)
 			}

@@ -143,8 +143,8 @@ func TestSPDX(t *testing.T) {
 	const glibc, app = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-glibc-2.40-66", "/nix/store/1123456789abcdfghijklmnpqrsvwxyz-app_x+y"
 	doc := SPDX(Subject{"registry.example.org/team/api", "sha256:12"}, "1.0", []StorePath{
 		{Path: glibc, NarHash: "abcd", References: []string{glibc}},
-		{Path: app, References: []string{glibc, "/nix/store/2123456789abcdfghijklmnpqrsvwxyz-not-inside"}},
-	}, time.Unix(0, 0)).(spdxDocument)
+		{Path: app, References: []string{glibc, "/nix/store/2123456789abcdfghijklmnpqrsvwxyz-not-inside"}, Merged: true},
+	}, []string{"One.", "Two."}, time.Unix(0, 0)).(spdxDocument)
 	var got []string
 	for _, r := range doc.Relationships {
 		got = append(got, r.From+" "+r.Type+" "+r.To)
@@ -162,7 +162,10 @@ func TestSPDX(t *testing.T) {
 		p.ExternalRefs[0].Locator != "pkg:nix/glibc@2.40-66" {
 		t.Errorf("package %+v", p)
 	}
-	if p := doc.Packages[2]; p.Checksums != nil || p.Version != "" {
+	if doc.Comment != "One. Two." || doc.Packages[1].Comment != "" {
+		t.Errorf("comments %q, %q", doc.Comment, doc.Packages[1].Comment)
+	}
+	if p := doc.Packages[2]; p.Checksums != nil || p.Version != "" || p.Comment == "" {
 		t.Errorf("package %+v", p)
 	}
 }

@@ -16,6 +16,7 @@ type StorePath struct {
 	Path       string
 	NarHash    string   // sha256, in hex digits; empty: not known
 	References []string // store paths, itself maybe among them
+	Merged     bool     // its files are in the image, but not where its path says
 }
 
 type spdxDocument struct {
@@ -28,6 +29,7 @@ type spdxDocument struct {
 	Packages          []spdxPackage      `json:"packages"`
 	Relationships     []spdxRelationship `json:"relationships"`
 	DocumentDescribes []string           `json:"documentDescribes"`
+	Comment           string             `json:"comment,omitempty"`
 }
 
 type spdxCreation struct {
@@ -49,6 +51,7 @@ type spdxPackage struct {
 	Copyright    string         `json:"copyrightText"`
 	ExternalRefs []spdxRef      `json:"externalRefs,omitempty"`
 	Purpose      string         `json:"primaryPackagePurpose,omitempty"`
+	Comment      string         `json:"comment,omitempty"`
 }
 
 type spdxChecksum struct {
@@ -75,8 +78,8 @@ const (
 )
 
 // SPDX is an SPDX 2.3 document of the store paths in an image, which come sorted: each is a package that depends on those it
-// refers to. References to what is not in the image are left out.
-func SPDX(s Subject, version string, paths []StorePath, created time.Time) any {
+// refers to. References to what is not in the image are left out. gaps are sentences on what is in the image and not in the document.
+func SPDX(s Subject, version string, paths []StorePath, gaps []string, created time.Time) any {
 	digest := strings.TrimPrefix(s.Digest, "sha256:")
 	name := path.Base(s.Repository)
 	doc := spdxDocument{
@@ -90,6 +93,7 @@ func SPDX(s Subject, version string, paths []StorePath, created time.Time) any {
 		}},
 		Relationships:     []spdxRelationship{{documents, "DESCRIBES", imageID}},
 		DocumentDescribes: []string{imageID},
+		Comment:           strings.Join(gaps, " "),
 	}
 	inside := map[string]bool{}
 	for _, p := range paths {
@@ -119,6 +123,9 @@ func (p StorePath) spdx() spdxPackage {
 	pkg.ExternalRefs = purl(locator)
 	if p.NarHash != "" {
 		pkg.Checksums, pkg.SourceInfo = []spdxChecksum{{"SHA256", p.NarHash}}, "the checksum is that of the store path's NAR serialisation"
+	}
+	if p.Merged {
+		pkg.Comment = "its files were copied to elsewhere in the image"
 	}
 	return pkg
 }

@@ -235,6 +235,8 @@ type BuiltImage struct {
 
 	LayerTags []string `json:"layerTags,omitempty"` // as in the plan, when its file alone was fetched
 
+	Merged []string `json:"merged,omitempty"` // store paths whose files were copied into an archive's root; there when closures are
+
 	State   BuildState `json:"state"`             // what became of it
 	Digest  string     `json:"digest,omitempty"`  // of the manifest the registry has at the tag, when skipped
 	Copied  bool       `json:"copied,omitempty"`  // the closure is in copyTo and was seen there, signed

@@ -166,7 +166,7 @@ func (l n2cLayer) open(store handoff.Store) (*Layer, error) {
 		if err := inStore(store, l.LayerPath); err != nil {
 			return nil, fmt.Errorf("layer-path %.200q: %w", l.LayerPath, err)
 		}
-		file := &n2cFile{store: store, path: l.LayerPath}
+		file := &n2cFile{store: store, path: l.LayerPath, paths: l.Paths}
 		layer.source = file
 		if compressed {
 			layer.Blob = &Blob{MediaType: mediaType, Digest: digest, Size: l.Size, open: func() (Content, error) { return file.open() }}
@@ -190,6 +190,7 @@ func (l n2cLayer) name() string {
 type n2cFile struct {
 	store handoff.Store
 	path  string
+	paths []n2cPath // that went into it, when nix2container says so
 }
 
 func (f *n2cFile) open() (*os.File, error) {

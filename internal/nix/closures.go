@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,11 +13,11 @@ import (
 )
 
 // Closures lists the closures of store paths. An archive's output refers to nothing, as it is compressed: so the outputs of what
-// the derivations in drvs depend on directly are taken too, with their closures, as far as they are in the store.
-func (n *Nix) Closures(ctx context.Context, outs, drvs []string) ([]handoff.StorePath, error) {
+// the derivations in drvs depend on directly are taken too, and merged, with their closures, as far as they are in the store.
+func (n *Nix) Closures(ctx context.Context, outs, drvs, merged []string) ([]handoff.StorePath, error) {
 	roots := outs
 	if len(drvs) > 0 {
-		made, err := n.madeOf(ctx, drvs)
+		made, err := n.madeOf(ctx, drvs, merged)
 		if err != nil {
 			return nil, err
 		}
@@ -47,13 +48,14 @@ func (n *Nix) Closures(ctx context.Context, outs, drvs []string) ([]handoff.Stor
 	return all, nil
 }
 
-// madeOf lists the outputs of derivations that others depend on directly, and their sources, that are in the store.
-func (n *Nix) madeOf(ctx context.Context, drvs []string) ([]string, error) {
+// madeOf lists the outputs of derivations that others depend on directly, their sources, and more paths, that are in the store.
+func (n *Nix) madeOf(ctx context.Context, drvs, more []string) ([]string, error) {
 	text, err := n.run(ctx, command{program: "nix-store", args: append([]string{"--query", "--references"}, drvs...)})
 	if err != nil {
 		return nil, err
 	}
-	var inputs, all []string
+	var inputs []string
+	all := slices.Clone(more)
 	for _, p := range strings.Fields(string(text)) {
 		if strings.HasSuffix(p, ".drv") {
 			inputs = append(inputs, p)

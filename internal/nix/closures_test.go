@@ -26,9 +26,9 @@ func TestClosures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	closure := func(outs, drvs []string) map[string][]string {
+	closure := func(outs, drvs []string, merged ...string) map[string][]string {
 		t.Helper()
-		paths, err := n.Closures(t.Context(), outs, drvs)
+		paths, err := n.Closures(t.Context(), outs, drvs, merged)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,12 @@ func TestClosures(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("of an archive by its derivation (-want +got):\n%s", diff)
 	}
-	if paths, err := n.Closures(t.Context(), nil, nil); err != nil || paths != nil {
+	// What was merged into one is asked for by name, and may be gone.
+	const gone = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-gone"
+	if got := closure(nil, []string{at("archive").DrvPath}, at("script").OutPath, gone); got["image-script"] == nil || got["gone"] != nil {
+		t.Errorf("with what was merged: %v", got)
+	}
+	if paths, err := n.Closures(t.Context(), nil, nil, nil); err != nil || paths != nil {
 		t.Errorf("of nothing: %v, %v", paths, err)
 	}
 }

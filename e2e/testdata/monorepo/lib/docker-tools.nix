@@ -14,6 +14,7 @@ rec {
       baseJson = writeText "${baseName}-config.json" (builtins.toJSON base);
       result = imagetool "docker-image-${baseName}.tar${extensions.${compressor}}" "archive" {
         imageName = toLower name;
+        copyToRoot = toList copyToRoot; # upstream it is an attribute of the layer's derivation
         closure = [ baseJson ] ++ toList copyToRoot;
         spec = {
           inherit compressor;
