@@ -91,27 +91,6 @@ func (c *Client) lookup(hostname, scopes string) (*host, *session) {
 	return h, s
 }
 
-// ping asks the registry for its authentication scheme, over https and, for loopback, private and insecure hosts, over http.
-func (r *Repository) ping(ctx context.Context, h *host) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.challenge != nil || h.err != nil {
-		return h.err
-	}
-	challenge, err := transport.Ping(ctx, r.name.Registry, r.client.options.Transport)
-	if err != nil {
-		if ctx.Err() == nil {
-			h.err = err // one wait for a registry that is down, not one for each image
-		}
-		return err
-	}
-	h.challenge, h.scheme = challenge, "https"
-	if challenge.Insecure {
-		h.scheme = "http"
-	}
-	return nil
-}
-
 func (r *Repository) credentials(ctx context.Context) (authn.Authenticator, error) {
 	if r.client.explicit != nil {
 		return r.client.explicit, nil
