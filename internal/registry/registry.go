@@ -7,6 +7,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -30,7 +31,7 @@ type Options struct {
 
 	Push     bool     // ask for the right to write too
 	Jobs     int      // requests in flight per registry host; 0 is 8
-	Insecure []string // hosts, with port, spoken to over plain http; loopback and private addresses are tried anyway
+	Insecure []string // hosts, with port, spoken to over plain http; loopback ones are tried anyway
 }
 
 // DefaultJobs is how many requests are in flight per registry host unless told otherwise. Gitea and small registries
@@ -107,6 +108,18 @@ func (c *Client) Repository(repository string) (*Repository, error) {
 		return nil, err
 	}
 	return &Repository{c, parsed}, nil
+}
+
+// mayBePlain says whether credentials may go to the registry without TLS.
+func (r *Repository) mayBePlain() bool {
+	hostname := r.Host()
+	if slices.Contains(r.client.options.Insecure, hostname) {
+		return true
+	}
+	if h, _, err := net.SplitHostPort(hostname); err == nil {
+		hostname = h
+	}
+	return hostname == "localhost" || strings.HasSuffix(hostname, ".localhost") || net.ParseIP(hostname).IsLoopback()
 }
 
 // String is host and path.

@@ -56,6 +56,9 @@ func (r *Repository) session(ctx context.Context, from []*Repository) (*session,
 	if err := r.ping(ctx, h); err != nil {
 		return nil, err
 	}
+	if h.scheme == "http" && !r.mayBePlain() { // go-containerregistry asks private addresses over http, too
+		return nil, http.ErrSchemeMismatch
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.http != nil {
