@@ -91,7 +91,7 @@ func readInputs(ctx context.Context, env *action.Env, n *nix.Nix) (inputs, error
 
 	if given := env.Text("registry"); given != "" {
 		if in.prefix, err = registry.Prefix(given); err != nil {
-			err = fmt.Errorf("input registry is %q: %w", given, err)
+			err = fmt.Errorf("input registry is %w", err)
 		}
 		bad("give host and path, such as registry.example.org/team, without https:// and without tag", err)
 	}

@@ -93,7 +93,7 @@ func readInputs(env *action.Env) (inputs, error) {
 		bad(errors.New("input registry is required, or oci-layout"), "give host and path, such as registry.example.org/team or docker.io/team")
 	default:
 		if o.Registry, err = registry.Prefix(prefix); err != nil {
-			err = fmt.Errorf("input registry is %q: %w", prefix, err)
+			err = fmt.Errorf("input registry is %w", err)
 		}
 		bad(err, "give host and path, such as registry.example.org/team or docker.io/team, without https:// and without tag")
 	}

@@ -26,7 +26,9 @@ func TestCredentialsInTheClear(t *testing.T) {
 	}))
 	network := http.DefaultTransport.(*http.Transport).Clone() // where every address leads to the server
 	network.Proxy = nil
-	network.DialContext = func(ctx context.Context, kind, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, kind, server) }
+	network.DialContext = func(ctx context.Context, kind, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, kind, server)
+	}
 	for _, test := range []struct {
 		host     string
 		insecure []string

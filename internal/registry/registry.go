@@ -7,6 +7,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -169,18 +170,29 @@ func (r *Repository) Do(req *http.Request, want []int, from ...*Repository) (*ht
 var hasScheme = regexp.MustCompile(`^[a-z]+://`)
 
 // Prefix checks a prefix of repositories, such as registry.example.org/team, and returns it without a slash at its end. Its
-// first part must be a host: without one, go-containerregistry would mean Docker Hub.
+// first part must be a host: without one, go-containerregistry would mean Docker Hub. The error repeats text, but for what may be a
+// password in it.
 func Prefix(text string) (string, error) {
 	prefix := strings.TrimSuffix(text, "/")
+	if err := checkPrefix(prefix); err != nil {
+		if _, rest, found := strings.Cut(text, "@"); found {
+			text = "...@" + rest
+		}
+		return "", fmt.Errorf("%q: %w", text, err)
+	}
+	return prefix, nil
+}
+
+func checkPrefix(prefix string) error {
 	host, _, _ := strings.Cut(prefix, "/")
 	switch {
 	case hasScheme.MatchString(prefix):
-		return "", errors.New("a registry prefix has no scheme")
+		return errors.New("a registry prefix has no scheme")
+	case strings.Contains(host, "@"):
+		return errors.New("credentials are inputs of their own")
 	case host != "localhost" && !strings.ContainsAny(host, ".:"):
-		return "", errors.New("it does not begin with a host")
+		return errors.New("it does not begin with a host")
 	}
-	if _, err := Open(Options{}).Repository(prefix + "/image"); err != nil {
-		return "", err
-	}
-	return prefix, nil
+	_, err := Open(Options{}).Repository(prefix + "/image")
+	return err
 }
