@@ -47,6 +47,9 @@ func readInputs(ctx context.Context, env *action.Env) (in inputs, err error) {
 			report(action.Fail(action.BadInput, fmt.Errorf("input image-fields: %w", err), "give KIND.GROUP=PATH, one per line, such as Fleet.example.org=spec.pools[].image"))
 		}
 	}
+	if limit := env.Int("prune-limit"); limit < 0 {
+		report(action.Fail(action.BadInput, fmt.Errorf("input prune-limit is %d", limit), "give a number; 0 deletes nothing"))
+	}
 	in.mode, in.skipped = mode(env, in.push)
 	namespace, render := env.Text("namespace"), env.Text("mode") == "render"
 	switch {

@@ -264,6 +264,43 @@ func TestMask(t *testing.T) {
 	}
 }
 
+// Sixteen requests are in flight, and no more.
+func TestInFlight(t *testing.T) {
+	s := newServer(t, nil)
+	var mu sync.Mutex
+	now, most, full := 0, 0, make(chan struct{})
+	gate := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "PATCH" {
+			mu.Lock()
+			if now++; now > most {
+				if most = now; most == 16 {
+					close(full)
+				}
+			}
+			mu.Unlock()
+			select {
+			case <-full:
+				time.Sleep(20 * time.Millisecond) // time for one more to come
+			case <-time.After(10 * time.Second):
+			}
+			defer func() { mu.Lock(); now--; mu.Unlock() }()
+		}
+		s.serve(w, r)
+	}))
+	defer gate.Close()
+	c, err := cluster.Open(cluster.Options{Server: gate.URL, Namespace: "n", Getenv: func(string) string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for i := range 50 {
+		names = append(names, fmt.Sprintf("c%02d", i))
+	}
+	if _, err := Objects(t.Context(), c, decode(t, configMaps("1", names...)), Options{}); err != nil || most != 16 || s.writes() != 50 {
+		t.Errorf("%v, %d in flight, %d writes", err, most, s.writes())
+	}
+}
+
 // An object that was deleted to be created again, and then cannot be, is told as something that was written.
 func TestRecreateFails(t *testing.T) {
 	s := newServer(t, func(n int, r *http.Request) (int, string) {
