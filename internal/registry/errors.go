@@ -144,10 +144,18 @@ func (r *Repository) refused(req *http.Request, resp *http.Response, s *session)
 	}
 	err := r.classify(req.Method, req.URL, resp.StatusCode, codes, detail, r.isAnonymous(req.Context(), s))
 	if answer := new(StatusError); errors.As(err, &answer) {
-		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After")) // registries give no dates
-		answer.RetryAfter = time.Duration(max(seconds, 0)) * time.Second
+		answer.RetryAfter = retryAfter(resp.Header.Get("Retry-After"))
 	}
 	return err
+}
+
+// retryAfter reads the header of that name: seconds or, from a proxy in front of the registry, a date.
+func retryAfter(value string) time.Duration {
+	if date, err := http.ParseTime(value); err == nil {
+		return max(time.Until(date), 0)
+	}
+	seconds, _ := strconv.ParseUint(value, 10, 31)
+	return time.Duration(seconds) * time.Second
 }
 
 func (r *Repository) classify(method string, u *url.URL, status int, codes []string, detail string, anonymous bool) error {
