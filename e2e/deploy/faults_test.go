@@ -112,6 +112,32 @@ func TestTokenExpires(t *testing.T) {
 	}
 }
 
+// A token that ends while a rollout is waited for, and is not renewed, is told as that, and not as a lock that another run took.
+func TestTokenEndsForGood(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	allow(t, ns, "system:serviceaccount:"+ns+":deployer", rule("", "get list watch patch create update delete", "*"), rule("apps", "get list watch patch create", "*"))
+	for _, kind := range []string{"ServiceAccount", "Secret"} {
+		apply(t, "v1", strings.ToLower(kind)+"s", ns, map[string]any{"apiVersion": "v1", "kind": kind, "metadata": map[string]any{"name": "deployer"}}, "test")
+	}
+	answer, err := client.CoreV1().ServiceAccounts(ns).CreateToken(t.Context(), "deployer", &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{
+		BoundObjectRef: &authv1.BoundObjectReference{Kind: "Secret", APIVersion: "v1", Name: "deployer"}}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, log, end := startDeploy(t, deployment("slow", ns, "slow-start"), "--server", cluster.URL, "--ca", filepath.Join(cluster.Dir, "ca.crt"), "--token", answer.Status.Token,
+		"--namespace", ns, "--on-failure=rollback")
+	await(t, "the Deployment is there", func() bool { return count(t, "apps/v1", "deployments", ns) == 1 })
+	if err := at(t, "v1", "secrets", ns).Delete(t.Context(), "deployer", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	code := end()
+	outcome{code: code, log: log.String()}.wants(t, 3, "the API server refuses the credentials (401)", "hint: give a token or kubeconfig that is valid now", "the rollback failed too: ")
+	if strings.Contains(log.String(), answer.Status.Token) {
+		t.Errorf("the log shows the token:\n%s", log)
+	}
+}
+
 // A webhook that does not answer is named, before anything is written.
 func TestBrokenWebhook(t *testing.T) {
 	t.Parallel()

@@ -54,3 +54,22 @@ func TestRollbackDoesNotRun(t *testing.T) {
 		})
 	}
 }
+
+// A rollback deletes what the run created, but nothing that data would go with.
+func TestRollbackKeepsData(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	args := []string{withPrune, "--namespace", ns, "--name", "shop", "--on-failure=rollback"}
+	pvc := fmt.Sprintf("apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data, namespace: %s}\nspec: {storageClassName: none, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n---\n", ns)
+	more := fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s-more}\n---\n", ns)
+	o := deploy(t, pvc+more+fmt.Sprintf(configMap, "a", ns, "1")+deployment("web", ns, "bad-pull"), args...)
+	o.wants(t, 5, "deleted     ConfigMap/"+ns+"/a", "deleted     Deployment/"+ns+"/web", "kept        PersistentVolumeClaim/"+ns+"/data: ", "kept        Namespace/"+ns+"-more: ",
+		"rolled back to what was there before the first deploy")
+	if exists(t, "v1", "persistentvolumeclaims", ns, "data") == nil || exists(t, "v1", "namespaces", "", ns+"-more") == nil || exists(t, "apps/v1", "deployments", ns, "web") != nil {
+		t.Errorf("not what was to be kept:\n%s", o.log)
+	}
+	_, notes := parent(t, ns, "shop") // still of the set: the next prune finds them
+	if got := notes["applyset.kubernetes.io/contains-group-kinds"]; !strings.Contains(got, "Namespace") || !strings.Contains(got, "PersistentVolumeClaim") {
+		t.Errorf("the set has %s", got)
+	}
+}

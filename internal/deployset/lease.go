@@ -57,6 +57,7 @@ type Lock struct {
 	token    string // which no other lock has
 	lease    *unstructured.Unstructured
 	renewed  atomic.Pointer[time.Time] // when the last renewal was sent that succeeded
+	refused  atomic.Pointer[error]     // what the server has against renewals since then; nil: nothing, as far as is known
 	pulse    *pulse                    // from the first attempt to take the Lease on
 	stop     context.CancelFunc
 	done     chan struct{} // closed when it is no longer renewed
@@ -203,13 +204,16 @@ func (l *Lock) take(ctx context.Context, lease *unstructured.Unstructured) (take
 	return false, err
 }
 
-// Held says whether the lock is certainly still held: else the error is ErrLost, and nothing may be written. A Lease that could
-// not be renewed for a while is given a moment: it goes on when nobody took it.
+// Held says whether the lock is certainly still held: else the error is ErrLost, or what the server says when it no longer knows who
+// asks, and nothing may be written. A Lease that could not be renewed for a while is given a moment: it goes on when nobody took it.
 func (l *Lock) Held(ctx context.Context) error {
 	for begin := time.Now(); ; {
 		since := time.Since(*l.renewed.Load())
 		if since <= surelyOurs {
 			return nil
+		}
+		if refused := l.refused.Load(); refused != nil {
+			return *refused
 		}
 		if time.Since(begin) > renewEvery {
 			return fmt.Errorf("%w: it could not be renewed for %d s", ErrLost, int(since.Seconds()))
@@ -242,9 +246,12 @@ func (l *Lock) renew(ctx context.Context, lost func(error)) {
 		case err == nil:
 			l.lease, pause = next, renewEvery
 			l.renewed.Store(&begin)
+			l.refused.Store(nil)
 		case errors.Is(err, ErrLost):
 			lost(err)
 			return
+		case cluster.Diagnose(err).Class == cluster.Credentials:
+			l.refused.Store(&err)
 		}
 	}
 }

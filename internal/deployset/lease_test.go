@@ -29,6 +29,7 @@ type server struct {
 	updates []time.Time
 	away    bool // no request gets there
 	mute    bool // no answer to an update comes back
+	refuse  error
 }
 
 func (s *server) Resource(schema.GroupVersionResource) dynamic.NamespaceableResourceInterface {
@@ -63,6 +64,8 @@ func (s *server) Update(_ context.Context, o *unstructured.Unstructured, _ metav
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case s.refuse != nil:
+		return nil, s.refuse
 	case s.away:
 		return nil, errAway
 	case s.lease == nil:
@@ -228,6 +231,41 @@ func TestRenewal(t *testing.T) {
 		}
 		if err := l.Release(t.Context()); err != nil || fmt.Sprint(s.lease.Object["spec"].(map[string]any)["holderIdentity"]) != "https://git.test/1 [aaaaaaaaaaaa]" {
 			t.Errorf("%v: the Lease is %v", err, s.lease.Object)
+		}
+	})
+}
+
+// Credentials that end while the lock is held are told as that, and not as another run's doing. When they are renewed, it goes on.
+func TestCredentialsOfHolderEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(server)
+		l, o, err := s.acquire(t, "me", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := func(err error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.refuse = err
+		}
+		set(apierrors.NewUnauthorized("expired"))
+		time.Sleep(time.Minute)
+		if err := l.Held(t.Context()); cluster.Diagnose(err).Class != cluster.Credentials || errors.Is(err, ErrLost) || o.lost != nil {
+			t.Errorf("held: %v, lost: %v", err, o.lost)
+		}
+		set(nil)
+		time.Sleep(2 * lookEvery)
+		if err := l.Held(t.Context()); err != nil {
+			t.Errorf("with new credentials: %v", err)
+		}
+		set(errAway) // anything else is no answer
+		time.Sleep(time.Minute)
+		if err := l.Held(t.Context()); !errors.Is(err, ErrLost) {
+			t.Errorf("held: %v, want %v", err, ErrLost)
+		}
+		set(nil)
+		if err := l.Release(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }
