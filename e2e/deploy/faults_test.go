@@ -94,8 +94,17 @@ func TestTokenExpires(t *testing.T) {
 	if err := at(t, "v1", "secrets", ns).Delete(t.Context(), "one", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	config := &rest.Config{Host: cluster.URL, BearerToken: first, TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(cluster.Dir, "ca.crt")}}
-	old, err := kubernetes.NewForConfig(config)
+	awaitEnd(t, first)
+	label(t, ns, node)
+	if err := cmd.Wait(); err != nil || !strings.Contains(log.String(), "ready       Deployment/"+ns+"/web") {
+		t.Errorf("%v:\n%s", err, log.String())
+	}
+}
+
+// awaitEnd returns when the API server no longer takes a token, which it remembers for a while.
+func awaitEnd(t *testing.T, token string) {
+	t.Helper()
+	old, err := kubernetes.NewForConfig(&rest.Config{Host: cluster.URL, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(cluster.Dir, "ca.crt")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,12 +112,14 @@ func TestTokenExpires(t *testing.T) {
 		_, err := old.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authv1.SelfSubjectReview{}, metav1.CreateOptions{})
 		return err != nil && strings.Contains(err.Error(), "Unauthorized")
 	})
-	label, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{ns: node}}})
-	if _, err := client.CoreV1().Nodes().Patch(t.Context(), "node-1", types.MergePatchType, label, metav1.PatchOptions{}); err != nil {
+}
+
+// label lets pods run that wait for a node with it.
+func label(t *testing.T, key, value string) {
+	t.Helper()
+	patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{key: value}}})
+	if _, err := client.CoreV1().Nodes().Patch(t.Context(), "node-1", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil || !strings.Contains(log.String(), "ready       Deployment/"+ns+"/web") {
-		t.Errorf("%v:\n%s", err, log.String())
 	}
 }
 
@@ -125,12 +136,15 @@ func TestTokenEndsForGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, log, end := startDeploy(t, deployment("slow", ns, "slow-start"), "--server", cluster.URL, "--ca", filepath.Join(cluster.Dir, "ca.crt"), "--token", answer.Status.Token,
+	waits := strings.Replace(deployment("web", ns, "web:1"), "containers:", "nodeSelector: {"+ns+": 'later'}, containers:", 1)
+	_, log, end := startDeploy(t, waits, "--server", cluster.URL, "--ca", filepath.Join(cluster.Dir, "ca.crt"), "--token", answer.Status.Token,
 		"--namespace", ns, "--on-failure=rollback")
 	await(t, "the Deployment is there", func() bool { return count(t, "apps/v1", "deployments", ns) == 1 })
 	if err := at(t, "v1", "secrets", ns).Delete(t.Context(), "deployer", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	awaitEnd(t, answer.Status.Token)
+	label(t, ns, "later")
 	code := end()
 	outcome{code: code, log: log.String()}.wants(t, 3, "the API server refuses the credentials (401)", "hint: give a token or kubeconfig that is valid now", "the rollback failed too: ")
 	if strings.Contains(log.String(), answer.Status.Token) {

@@ -14,7 +14,7 @@ func TestRollbackDoesNotRun(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ limit, wants string }{
 		"fails":    {"5m", "failed      Deployment/"},
-		"is-late":  {"4s", "timeout     Deployment/"},
+		"is-late":  {"9s", "timeout     Deployment/"}, // less than a quota is given to become free
 		"recovers": {"5m", "rolled back to commit aaaaaaaaaaaa"},
 	} {
 		t.Run(name, func(t *testing.T) {
