@@ -55,7 +55,7 @@ func (r *run) writer(w io.Writer) (io.WriteCloser, types.MediaType, error) {
 	case None:
 		return nopCloser{w}, types.OCIUncompressedLayer, nil
 	}
-	return newGzip(w, level, r.blocks), types.OCILayer, nil
+	return newGzip(w, level, r.gzip), types.OCILayer, nil
 }
 
 type nopCloser struct{ io.Writer }

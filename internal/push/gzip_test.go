@@ -18,7 +18,7 @@ func TestGzipInBlocks(t *testing.T) {
 			var first []byte
 			for _, slots := range []int{1, 2, 7} {
 				var out bytes.Buffer
-				g := newGzip(&out, level, make(chan struct{}, slots))
+				g := newGzip(&out, level, gzipBounds{make(chan struct{}, slots), make(chan struct{}, (slots+1)/2)})
 				for rest := text[:size]; len(rest) > 0; {
 					n, err := g.Write(rest[:min(len(rest), 300_000*slots)])
 					if err != nil {
@@ -62,8 +62,8 @@ func (f *full) Write(p []byte) (int, error) {
 
 // An error of the file below ends the copy, and every slot is free again.
 func TestGzipWriterFails(t *testing.T) {
-	slots := make(chan struct{}, 3)
-	g := newGzip(&full{left: 100}, 1, slots)
+	bounds := newGzipBounds(1)
+	g := newGzip(&full{left: 100}, 1, bounds)
 	_, err := io.Copy(g, bytes.NewReader(noise(1, 40*gzipBlock)))
 	if !errors.Is(err, errFull) {
 		t.Errorf("Write = %v", err)
@@ -71,7 +71,7 @@ func TestGzipWriterFails(t *testing.T) {
 	if err := g.Close(); !errors.Is(err, errFull) {
 		t.Errorf("Close = %v", err)
 	}
-	if len(slots) > 0 {
-		t.Errorf("%d slots are taken", len(slots))
+	if len(bounds.blocks)+len(bounds.turns) > 0 {
+		t.Errorf("%d slots are taken", len(bounds.blocks)+len(bounds.turns))
 	}
 }

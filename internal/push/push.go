@@ -157,7 +157,7 @@ type run struct {
 	repos  map[string]*repository // by path
 	slots  chan struct{}          // one for each layer that is compressed
 	spool  *semaphore.Weighted    // bytes of layers that wait to be sent
-	blocks chan struct{}          // one for each piece of a layer that is
+	gzip   gzipBounds
 	doneMu sync.Mutex
 }
 
@@ -225,7 +225,7 @@ func newRun(o Options) *run {
 		slots *= 2 // while one layer's last blocks are compressed, the next is read
 	}
 	return &run{
-		Options: o, known: newKnowledge(), slots: make(chan struct{}, slots), blocks: make(chan struct{}, 2*o.Workers+4),
+		Options: o, known: newKnowledge(), slots: make(chan struct{}, slots), gzip: newGzipBounds(o.Workers),
 		spool: semaphore.NewWeighted(maxSpool), repos: map[string]*repository{},
 	}
 }
