@@ -56,10 +56,7 @@ func (w *watch) rest() {
 	running := w.b.log.running()
 	var ask []string
 	for _, drv := range running {
-		if w.outs[drv] == nil {
-			w.outs[drv] = w.b.nix.outputs(drv)
-		}
-		ask = append(ask, w.outs[drv]...)
+		ask = append(ask, w.outputs(drv)...)
 	}
 	valid, _ := w.b.nix.valid(w.ctx, ask) // when the build was cancelled, none is
 	for _, drv := range running {
@@ -82,28 +79,24 @@ func (w *watch) stopped(drv string, failed bool) {
 }
 
 func (w *watch) look(ctx context.Context) {
-	running := w.b.log.running()
-	for _, drv := range running {
+	// Before anything else: what starts and ends while this looks counts as news the next time.
+	ended := w.b.log.ended() + w.b.brought.Load()
+	for _, drv := range w.b.log.running() {
 		failed, end := w.b.log.settled(drv)
-		if _, known := w.outs[drv]; !known {
-			w.outs[drv] = w.b.nix.outputs(drv)
-		}
 		// One whose outputs are not known, and that ended without a word for a while, ended well.
-		if failed || len(w.outs[drv]) == 0 && !end.IsZero() && time.Since(end) > 2*watchEvery {
+		if failed || len(w.outputs(drv)) == 0 && !end.IsZero() && time.Since(end) > 2*watchEvery {
 			w.stopped(drv, failed)
 		}
 	}
-	running = w.b.log.running()
-	ended := w.b.log.ended() + w.b.brought.Load()
 	if ended == w.seen {
 		return
 	}
-	w.seen = ended
+	running := w.b.log.running()
 	missing := func(path string) bool { return !w.b.nix.Exists(path) }
 	var ask []string
 	for _, drv := range running {
 		// A builder without a sandbox writes its output before it ends: that there is a file is not enough.
-		if outs := w.outs[drv]; len(outs) > 0 && !slices.ContainsFunc(outs, missing) {
+		if outs := w.outputs(drv); len(outs) > 0 && !slices.ContainsFunc(outs, missing) {
 			ask = append(ask, outs...)
 		}
 	}
@@ -114,9 +107,10 @@ func (w *watch) look(ctx context.Context) {
 	}
 	slices.Sort(ask)
 	valid, err := w.b.nix.valid(ctx, slices.Compact(ask))
-	if err != nil { // cancelled; or the store has other sorrows, of which Nix will say more
+	if err != nil { // cancelled; or the store has other sorrows, of which Nix will say more: it is asked again
 		return
 	}
+	w.seen = ended
 	for _, drv := range running {
 		if outs := w.outs[drv]; len(outs) > 0 && !slices.ContainsFunc(outs, func(out string) bool { return !valid[out] }) {
 			w.stopped(drv, false)
@@ -127,6 +121,14 @@ func (w *watch) look(ctx context.Context) {
 			w.b.done(t)
 		}
 	}
+}
+
+// outputs are those of a derivation, read until they are known.
+func (w *watch) outputs(drv string) []string {
+	if w.outs[drv] == nil {
+		w.outs[drv] = w.b.nix.outputs(drv)
+	}
+	return w.outs[drv]
 }
 
 // done tells of a target whose output is there, once.

@@ -3,6 +3,7 @@ package nix
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -65,6 +66,48 @@ func TestWhatIsDoneIsToldAtOnce(t *testing.T) {
 		done = append(done, fmt.Sprint(target.Name, " ", fetched))
 	}}); err != nil || !slices.Equal(done, []string{"quick false"}) {
 		t.Errorf("once more: %q, %v", done, err)
+	}
+}
+
+// A store that could not answer is asked again, though nothing else comes to its end meanwhile.
+func TestWhatIsDoneIsAskedForAgain(t *testing.T) {
+	real, err := exec.LookPath("nix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, signal := t.TempDir(), t.TempDir()
+	refused := filepath.Join(signal, "refused")
+	for program, before := range map[string]string{"nix": "", "nix-store": fmt.Sprintf(
+		`case "$*" in *--check-validity*) if test -e %[1]s/begun -a ! -e %[2]s; then : > %[2]s; echo "error: database is locked" >&2; exit 1; fi;; esac`, signal, refused)} {
+		writeFile(t, filepath.Join(programs, program), fmt.Sprintf("#!/bin/sh\n%s\nexec %s \"$@\"\n", before, filepath.Join(filepath.Dir(real), program)))
+		if err := os.Chmod(filepath.Join(programs, program), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store := nixstore.New(t, "max-jobs = 2", "extra-sandbox-paths = /signal="+signal)
+	n, err := Open(t.Context(), Options{Path: filepath.Join(programs, "nix"), Env: store.Env, Dir: store.Dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const until = "i=0; until test -e /signal/%s; do i=$((i+1)); test $i -lt 600 || exit 9; busybox sleep 0.1; done; echo > $out"
+	flake, targets := plan(t, n, flake(t, store, map[string]string{
+		"quick": fmt.Sprintf(`image "quick" "`+until+`" { }`, "begun"),
+		"slow":  fmt.Sprintf(`image "slow" "`+until+`" { }`, "told"),
+	}))
+	built, err := n.Build(t.Context(), targets, BuildOptions{Flake: flake, KeepGoing: true, Done: func(target Target, _ bool) {
+		if target.Name == "quick" {
+			writeFile(t, filepath.Join(signal, "told"), "")
+		}
+	}, Event: func(e Event) {
+		if e.Kind == Building && drvName(e.Path) == "image-slow" {
+			writeFile(t, filepath.Join(signal, "begun"), "")
+		}
+	}})
+	if diff := cmp.Diff(map[string]string{"quick": "built", "slow": "built"}, states(built)); diff != "" || err != nil {
+		t.Errorf("Build (-want +got):\n%s, %v", diff, err)
+	}
+	if _, err := os.Stat(refused); err != nil {
+		t.Errorf("the store refused nothing: %v", err)
 	}
 }
 
