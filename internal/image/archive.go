@@ -15,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/unnamed"
 )
 
 // archive is a docker-archive: a tar, maybe compressed, of layers, config and manifest.json.
@@ -215,11 +216,10 @@ func (a *archive) spool() (*os.File, error) {
 		return nil, err
 	}
 	defer r.Close()
-	f, err := os.CreateTemp(a.temp, "flakeship-archive-*")
+	f, err := unnamed.File(a.temp)
 	if err != nil {
 		return nil, err
 	}
-	os.Remove(f.Name()) // it lives as long as it is open: nothing is left behind even by SIGKILL
 	if _, err := io.Copy(f, r); err != nil {
 		f.Close()
 		return nil, err

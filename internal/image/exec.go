@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/flakeship/flakeship/internal/handoff"
+	"github.com/flakeship/flakeship/internal/unnamed"
 )
 
 // Exec is Open that runs a stream script, rather than write what it would print: for scripts that are not nixpkgs' own, or not of
@@ -31,11 +32,10 @@ func Exec(ctx context.Context, path string, o Options) (*Image, error) {
 	if o.Store.Root != "" {
 		return nil, fmt.Errorf("%s cannot be run: its store is at %s, and it looks for it at %s", path, o.Store.Root, o.Store.Dir)
 	}
-	spool, err := os.CreateTemp(o.Temp, "flakeship-archive-*")
+	spool, err := unnamed.File(o.Temp)
 	if err != nil {
 		return nil, err
 	}
-	os.Remove(spool.Name()) // it lives as long as it is open
 	if err := runScript(ctx, path, spool); err != nil {
 		spool.Close()
 		return nil, err

@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/flakeship/flakeship/internal/image"
+	"github.com/flakeship/flakeship/internal/unnamed"
 )
 
 // Compression is how layers are sent.
@@ -77,16 +78,6 @@ func (b *blob) close() {
 	b.free()
 }
 
-// removed makes a file and takes its name away: it lives as long as it is open. Only a process that is killed between the two
-// leaves an empty file behind.
-func removed(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "flakeship-layer-*")
-	if err != nil {
-		return nil, err
-	}
-	return f, os.Remove(f.Name())
-}
-
 // materialise makes the blob of a layer, or returns the one in b: a compressed copy in an unnamed file, or the file the
 // builder compressed. It checks every digest the image promises.
 func (r *run) materialise(ctx context.Context, l *image.Layer, b *lazyBlob) (*blob, error) {
@@ -108,7 +99,7 @@ func (r *run) makeBlob(ctx context.Context, l *image.Layer) (*blob, error) {
 	if l.Blob != nil && (r.Format == OCI || dockerType[l.Blob.MediaType] != "") {
 		return checkBlob(ctx, l)
 	}
-	f, err := unnamed(r.Temp)
+	f, err := unnamed.File(r.Temp)
 	if err != nil {
 		return nil, err
 	}

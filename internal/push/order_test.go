@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -164,25 +163,6 @@ func TestAnnotationsOfAnIndex(t *testing.T) {
 		}
 		if config, err := img.RawConfigFile(); err != nil || bytes.Contains(config, []byte("ccccc")) {
 			t.Errorf("%s: config %s, %v", d.Platform, config, err)
-		}
-	}
-}
-
-// A layer that waits to be sent is in a file without a name, which nobody else may read; also where the file system knows no such
-// files.
-func TestSpoolIsPrivate(t *testing.T) {
-	dir := t.TempDir()
-	for name, open := range map[string]func(string) (*os.File, error){"unnamed": unnamed, "removed": removed} {
-		f, err := open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if info, err := f.Stat(); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v, %v", name, info.Mode(), err)
-		}
-		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-			t.Errorf("%s: the folder has %v, %v", name, left, err)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/flakeship/flakeship/internal/narinfo"
 	"github.com/flakeship/flakeship/internal/storepath"
 	"github.com/flakeship/flakeship/internal/substituter"
+	"github.com/flakeship/flakeship/internal/unnamed"
 )
 
 // nar sends a path's NAR and returns its narinfo, which is yet to be written.
@@ -54,7 +55,7 @@ func (u *Uploader) compress(ctx context.Context, local *narinfo.NarInfo) (spool 
 	if denied := u.refusal.Load(); denied != nil {
 		return nil, nil, denied
 	}
-	if spool, err = os.CreateTemp(u.Temp, "flakeship-nar-*"); err != nil {
+	if spool, err = unnamed.File(u.Temp); err != nil {
 		return nil, nil, err
 	}
 	defer func() {
@@ -62,9 +63,6 @@ func (u *Uploader) compress(ctx context.Context, local *narinfo.NarInfo) (spool 
 			spool.Close()
 		}
 	}()
-	if err := os.Remove(spool.Name()); err != nil {
-		return nil, nil, err
-	}
 	compression := u.To.Compression()
 	file := &measured{w: spool, hash: sha256.New()}
 	compressor, err := substituter.Compress(file, compression)

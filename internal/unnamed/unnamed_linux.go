@@ -1,4 +1,4 @@
-package push
+package unnamed
 
 import (
 	"os"
@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unnamed opens a new file without a name in dir: whatever ends the process, nothing of it is left.
-func unnamed(dir string) (*os.File, error) {
+// File opens a new file for reading and writing, mode 0600, on the file system of dir; empty: os.TempDir.
+func File(dir string) (*os.File, error) {
 	if dir == "" {
 		dir = os.TempDir()
 	}
