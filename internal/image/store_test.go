@@ -12,7 +12,7 @@ func TestStoreOf(t *testing.T) {
 		"/nix/store/a-image":           "",
 		"/tmp/root/nix/store/a-image":  "/tmp/root",
 		"/tmp/r/nix/store/a/layer.tar": "/tmp/r",
-		"/home/me/image.tar":           "",
+		"/elsewhere/image.tar":         "",
 	} {
 		if got, want := StoreOf(file), (handoff.Store{Dir: "/nix/store", Root: root}); got != want {
 			t.Errorf("StoreOf(%q) = %+v, want %+v", file, got, want)

@@ -9,11 +9,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	ours "github.com/flakeship/flakeship/internal/transport"
 )
 
 // ErrAbsent says that the registry was asked and has no such tag, digest or repository.
@@ -144,18 +145,9 @@ func (r *Repository) refused(req *http.Request, resp *http.Response, s *session)
 	}
 	err := r.classify(req.Method, req.URL, resp.StatusCode, codes, detail, r.isAnonymous(req.Context(), s))
 	if answer := new(StatusError); errors.As(err, &answer) {
-		answer.RetryAfter = retryAfter(resp.Header.Get("Retry-After"))
+		answer.RetryAfter, _ = ours.RetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	}
 	return err
-}
-
-// retryAfter reads the header of that name: seconds or, from a proxy in front of the registry, a date.
-func retryAfter(value string) time.Duration {
-	if date, err := http.ParseTime(value); err == nil {
-		return max(time.Until(date), 0)
-	}
-	seconds, _ := strconv.ParseUint(value, 10, 31)
-	return time.Duration(seconds) * time.Second
 }
 
 func (r *Repository) classify(method string, u *url.URL, status int, codes []string, detail string, anonymous bool) error {

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// ping asks the registry for its authentication scheme, over https and, for loopback, private and insecure hosts, over http.
+// ping asks the registry for its authentication scheme, over https and, where it may be plain, over http.
 func (r *Repository) ping(ctx context.Context, h *host) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -16,7 +16,7 @@ func (r *Repository) ping(ctx context.Context, h *host) error {
 		return h.err
 	}
 	rt := r.client.options.Transport
-	if r.name.Scheme() == "http" { // so go-containerregistry says that http may be tried
+	if r.mayBePlain() {
 		rt = bothWays{rt}
 	}
 	challenge, err := transport.Ping(ctx, r.name.Registry, rt)

@@ -51,7 +51,7 @@ func TestPingBothWays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r, err := Open(Options{Transport: tt.host}).Repository("10.0.0.1:5000/team/api")
+				r, err := Open(Options{Transport: tt.host}).Repository("127.0.0.1:5000/team/api")
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -27,7 +27,7 @@ func (t *transport) again(req *http.Request, resp *http.Response, err error, try
 		wait = backoff(try)
 	} else {
 		var told bool
-		if wait, told = retryAfter(resp.Header.Get("Retry-After"), time.Now()); !told {
+		if wait, told = RetryAfter(resp.Header.Get("Retry-After"), time.Now()); !told {
 			wait = backoff(try)
 		}
 		limited := told && resp.StatusCode == http.StatusForbidden // what GitHub says to those who ask too often
@@ -100,8 +100,8 @@ func backoff(try int) time.Duration {
 	return full/2 + rand.N(full/2)
 }
 
-// retryAfter reads the header of that name: seconds, or a date.
-func retryAfter(value string, now time.Time) (time.Duration, bool) {
+// RetryAfter reads the header of that name: seconds, or a date. It reports false for neither.
+func RetryAfter(value string, now time.Time) (time.Duration, bool) {
 	value = strings.TrimSpace(value)
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
 		return time.Duration(seconds) * time.Second, true

@@ -302,8 +302,8 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Add("Fri, 31 Dec 1999 23:59:59 GMT")
 	f.Add("-1")
 	f.Fuzz(func(t *testing.T, value string) {
-		if wait, _ := retryAfter(value, time.Now()); wait < 0 {
-			t.Errorf("retryAfter(%q) = %s", value, wait)
+		if wait, _ := RetryAfter(value, time.Now()); wait < 0 {
+			t.Errorf("RetryAfter(%q) = %s", value, wait)
 		}
 	})
 }
